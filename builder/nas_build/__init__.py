@@ -1,0 +1,1 @@
+"""Checkpoint -> network -> ONNX -> engine file -> Triton model repository."""

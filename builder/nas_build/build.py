@@ -1,0 +1,310 @@
+"""One build: checkpoint -> network -> ONNX -> check -> model repository."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nas_ensembles
+import numpy as np
+from nas_ensembles import contract, images
+from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
+from numpy.typing import NDArray
+
+from . import processing, repository, weights
+from .coco import COCO_NAMES
+from .errors import BuildError, CalibrationError
+from .variants import Precision, Target, Variant
+from .weights import Progress
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_CHECK_PICTURES = 8
+_LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
+# What the OpenVINO backend compiles with: bfloat16, its default on CPUs that have it, moves boxes by pixels.
+_OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build. Defaults are the CLI's.
+
+    Attributes:
+        weights: "coco", "demo", or a path ({variant} in it stands for the variant's letter).
+        variant: None takes the one recognised in the checkpoint.
+        calibration: folder of pictures for int8; None takes the bundled samples.
+        calibration_pictures: at most this many of them, evenly spread.
+        class_names: file with one name per line; None takes the checkpoint's.
+        processing: "checkpoint" compiles the checkpoint's processing_params; "coco" ignores them.
+        force: build even if the same inputs are installed.
+    """
+
+    weights: str = "coco"
+    variant: Variant | None = None
+    precision: Precision = "fp16"
+    target: Target = "openvino"
+    name: str | None = None
+    model_repository: Path = Path("model_repository")
+    calibration: Path | None = None
+    calibration_pictures: int = 64
+    max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
+    max_pixels: int = contract.DEFAULT_MAX_PIXELS
+    class_names: Path | None = None
+    processing: str = "checkpoint"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a build did.
+
+    Attributes:
+        name: of the served model.
+        version: in the model repository.
+        built: False if the same inputs were installed already.
+        manifest: as installed.
+        seconds: per step, empty if nothing was built.
+    """
+
+    name: str
+    version: int
+    built: bool
+    manifest: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Reporter:
+    """How a build speaks; the CLI prints, tests listen."""
+
+    progress: Progress = lambda *_: None
+    warn: Callable[[str], None] = lambda _: None
+
+
+def build(options: Options, reporter: Reporter | None = None) -> Result:
+    """Build one model into the model repository, or find that it is there.
+
+    Raises:
+        BuildError: nothing was installed; the message says why and what to do.
+    """
+    report = reporter or Reporter()
+    checkpoint_path = weights.resolve(options.weights, options.variant, report.warn, report.progress)
+    pictures = _pictures(options, report)
+    inputs = _inputs(options, checkpoint_path, pictures)
+    loaded = None
+    if options.variant is None:
+        loaded = _load(checkpoint_path)
+    name = options.name or contract.model_name(options.variant or loaded.variant, options.precision)  # type: ignore[union-attr]
+    inputs["name"] = name
+    if not options.force:
+        manifest = repository.read_manifest(options.model_repository, name)
+        if manifest and manifest["inputs"] == inputs:
+            return Result(name, manifest["version"], False, manifest)
+    repository.check_writable(options.model_repository)
+    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), pictures)
+
+
+def _load(path: Path) -> Checkpoint:
+    from . import checkpoint
+
+    return checkpoint.load(path)
+
+
+def _build(
+    options: Options,
+    report: Reporter,
+    name: str,
+    inputs: dict[str, Any],
+    loaded: Checkpoint,
+    pictures: list[Path],
+) -> Result:
+    from . import check, export, quantize
+
+    if options.variant not in (None, loaded.variant):
+        raise BuildError(
+            f"{loaded.path}: holds YOLO-NAS {loaded.variant.upper()}, not {str(options.variant).upper()}. "
+            f"Build it with --variant {loaded.variant}."
+        )
+    clock = _Clock(report.progress)
+    class_names = _class_names(options, loaded, report)
+    compiled = _processing(options, loaded, report)
+    network = loaded.network()
+    reference = export.Engine(network, compiled, half=False)
+
+    with clock.step("export"):
+        model = export.export(export.Engine(network, compiled), compiled.letterbox.size_hw, name)
+    measured: dict[str, Any] = {}
+    if options.precision == "int8":
+        with clock.step("calibrate", len(pictures)):
+            canvases = _canvases(pictures, compiled.letterbox, report)
+            ranges = quantize.calibrate(reference, canvases, clock.advance)
+            model = quantize.insert_qdq(model, ranges)
+        measured["ranges"] = {key: float(f"{value:.6g}") for key, value in ranges.items()}
+    chosen = _spread(pictures, _CHECK_PICTURES)
+    with clock.step("check", len(chosen)):
+        canvases = _canvases(chosen, compiled.letterbox, report, clock.advance)
+        agreement = check.compare(model, reference, canvases)
+        check.require(agreement, options.precision, name)
+    measured["agreement"] = asdict(agreement)
+
+    with clock.step("install"):
+        engine_file = model.SerializeToString(deterministic=True)
+        served = repository.ServedModel(
+            name=name,
+            letterbox=compiled.letterbox,
+            candidates=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
+            max_batch_size=options.max_batch_size,
+            max_pixels=options.max_pixels,
+            score_threshold=compiled.score_threshold,
+            iou_threshold=compiled.iou_threshold,
+            parameters={
+                contract.CLASS_NAMES: class_names,
+                contract.VARIANT: loaded.variant,
+                contract.PRECISION: options.precision,
+                contract.TARGET: options.target,
+                contract.CHECKPOINT_SHA256: loaded.sha256,
+                contract.BUILD_VERSIONS: inputs["versions"],
+            },
+            engine_parameters=_OPENVINO_PARAMETERS,
+        )
+        manifest = {"inputs": inputs, "processing": asdict(compiled), **measured}
+        version = repository.install(options.model_repository, served, engine_file, manifest)
+    installed = repository.read_manifest(options.model_repository, name)
+    if installed is None:
+        raise BuildError(f"{options.model_repository}: {name} was installed but cannot be read back.")
+    return Result(name, version, True, installed, clock.seconds)
+
+
+class _Clock:
+    """Times the steps and reports how far each is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    def step(self, name: str, total: int = 1) -> _Clock:
+        self._name, self._total, self._done = name, total, 0
+        return self
+
+    def advance(self) -> None:
+        self._done += 1
+        self._progress(self._name, self._done, self._total)
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+        self._progress(self._name, 0, self._total)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.seconds[self._name] = round(time.monotonic() - self._started, 2)
+        if kind is None:
+            self._progress(self._name, self._total, self._total)
+
+
+def _inputs(options: Options, checkpoint_path: Path, pictures: list[Path]) -> dict[str, Any]:
+    """All that decides what the build writes: equal inputs, equal files."""
+    names = options.class_names
+    return {
+        "checkpoint": checkpoint_path.name,
+        "checkpoint_sha256": weights.file_sha256(checkpoint_path),
+        "precision": options.precision,
+        "target": options.target,
+        "processing": options.processing,
+        "max_batch_size": options.max_batch_size,
+        "max_pixels": options.max_pixels,
+        "class_names_sha256": weights.file_sha256(names) if names and names.is_file() else None,
+        "pictures": {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in pictures},
+        "versions": {library: metadata.version(library) for library in _LIBRARIES},
+        "sources_sha256": _sources_sha256(),
+    }
+
+
+def _sources_sha256() -> str:
+    """Of the builder's and the ensembles' code: a changed exporter makes other files."""
+    digest = hashlib.sha256()
+    for package in (Path(__file__).parent, Path(nas_ensembles.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _pictures(options: Options, report: Reporter) -> list[Path]:
+    """Pictures to calibrate with and to check on."""
+    folder = options.calibration
+    if folder is None:
+        folder = weights.samples_folder()
+        if options.precision == "int8":
+            report.warn(
+                "calibrating on the bundled samples: enough to try int8, too few to trust it. "
+                "Give a hundred pictures like those it will see: --calibration DIR."
+            )
+    elif not folder.is_dir():
+        raise CalibrationError(f"{folder}: no such folder. --calibration wants a folder of pictures.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise CalibrationError(f"{folder}: no pictures in it; expected {', '.join(sorted(_PICTURES))}.")
+    return _spread(found, options.calibration_pictures)
+
+
+def _spread(paths: list[Path], most: int) -> list[Path]:
+    """At most `most` of the paths, evenly spread, in their order."""
+    if len(paths) <= most:
+        return paths
+    return [paths[i * len(paths) // most] for i in range(most)]
+
+
+def _canvases(
+    pictures: list[Path], spec: LetterboxSpec, report: Reporter, advance: Callable[[], None] = lambda: None
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures as the served model will see them; unreadable ones are named and left out."""
+    readable = 0
+    for path in pictures:
+        try:
+            image = images.decode(path.read_bytes())
+        except (OSError, images.UnreadableImage) as error:
+            report.warn(f"{path}: left out: {error}")
+            continue
+        canvas = np.empty((3, *spec.size_hw), np.uint8)
+        to_planes(letterbox(image, spec).canvas, out=canvas)
+        readable += 1
+        yield canvas
+        advance()
+    if not readable:
+        raise CalibrationError(f"none of the {len(pictures)} pictures in {pictures[0].parent} can be read.")
+
+
+def _class_names(options: Options, loaded: Checkpoint, report: Reporter) -> list[str]:
+    if options.class_names:
+        try:
+            lines = options.class_names.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BuildError(f"{options.class_names}: cannot read class names, one per line: {error}") from None
+        names = [line.strip() for line in lines if line.strip()]
+        if len(names) != loaded.num_classes:
+            raise BuildError(f"{options.class_names}: {len(names)} names; the network has {loaded.num_classes} classes.")
+        return names
+    if loaded.class_names:
+        return list(loaded.class_names)
+    if loaded.num_classes == len(COCO_NAMES):
+        if options.weights != "coco":
+            report.warn(f"{loaded.path.name} names no classes; it has 80, so COCO's names are taken (--class-names).")
+        return list(COCO_NAMES)
+    report.warn(f"{loaded.path.name} names no classes; they are called class_0, class_1, ... (--class-names FILE).")
+    return [f"class_{i}" for i in range(loaded.num_classes)]
+
+
+def _processing(options: Options, loaded: Checkpoint, report: Reporter) -> processing.Processing:
+    if options.processing == "coco":
+        return processing.COCO
+    if loaded.processing_params and loaded.processing_params.get("image_processor"):
+        return processing.compile_processing(loaded.processing_params)
+    if options.weights not in ("coco", "demo"):
+        report.warn(f"{loaded.path.name} holds no processing_params: COCO's preprocessing is taken.")
+    return processing.COCO
+

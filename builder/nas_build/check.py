@@ -1,0 +1,176 @@
+"""Compare the exported graph with PyTorch on real pictures, before anything is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import openvino
+import torch
+from nas_ensembles import contract, nms
+from numpy.typing import NDArray
+
+from .errors import DisagreementError
+from .export import BOXES, SCORES, Engine, top_candidates
+from .variants import Precision
+
+_TOP_ANCHORS = 300  # boxes of worse anchors are never reported
+# Detections this far above the threshold must be found again; nearer ones may fall on either side of it.
+_MARGIN = 0.15
+_SAME_OBJECT_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an exported graph may differ."""
+
+    score: float  # largest difference of a score
+    box_px: float  # largest difference of a box side, canvas pixels, among the best anchors
+    correlation: float  # smallest Pearson correlation of the class logits
+    found: float  # smallest share of PyTorch's detections that are found again
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp16": Limits(score=0.01, box_px=1.0, correlation=0.999, found=0.99),
+    "int8": Limits(score=1.0, box_px=float("inf"), correlation=0.9, found=0.8),
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the exported graph is from PyTorch in float32 (pictures: how many were compared).
+
+    Attributes:
+        max_score_difference: over all anchors and classes.
+        max_box_difference_px: canvas pixels, over the 300 best anchors of each picture.
+        logit_correlation: Pearson, of the class logits over all anchors, the lowest of any picture.
+        detections: of PyTorch, with a score clearly above the threshold.
+        detections_found: those of them that the graph finds: same class, IoU at least 0.5.
+    """
+
+    pictures: int
+    max_score_difference: float
+    max_box_difference_px: float
+    logit_correlation: float
+    detections: int
+    detections_found: int
+
+
+def compare(model: onnx.ModelProto, engine: Engine, canvases: Iterable[NDArray[np.uint8]]) -> Agreement:
+    """Run the graph in OpenVINO and the engine in PyTorch on the same canvases.
+
+    Args:
+        model: from `export.export` or `quantize.insert_qdq`.
+        engine: in float32 (`Engine(..., half=False)`).
+        canvases: (3, H, W) uint8 RGB.
+
+    Raises:
+        DisagreementError: if the graph's top-k is not exactly the best of its own scores.
+    """
+    score_difference, box_difference, correlation = 0.0, 0.0, 1.0
+    pictures = detections = found = 0
+    for canvas, outputs in _run(model, canvases):
+        candidates, graph_boxes, graph_scores = outputs[:3], outputs[3], outputs[4]
+        with torch.inference_mode():
+            boxes, scores = engine.decoded(torch.from_numpy(canvas)[None])
+            expected = [output[0].numpy() for output in top_candidates(boxes, scores)]
+        boxes, scores = boxes[0].numpy(), scores[0].numpy()
+        _check_candidates(candidates, graph_boxes, graph_scores)
+        best = np.argsort(scores.max(axis=1))[-_TOP_ANCHORS:]
+        pictures += 1
+        score_difference = max(score_difference, float(np.abs(scores - graph_scores).max()))
+        box_difference = max(box_difference, float(np.abs(boxes[best] - graph_boxes[best]).max()))
+        correlation = min(correlation, float(np.corrcoef(_logits(scores), _logits(graph_scores))[0, 1]))
+        there, again = _found_again(expected, candidates)
+        detections += there
+        found += again
+    return Agreement(pictures, _round(score_difference), _round(box_difference), _round(correlation), detections, found)
+
+
+def require(agreement: Agreement, precision: Precision, name: str) -> None:
+    """Refuse a graph that differs too much.
+
+    Raises:
+        DisagreementError: says what was measured and what was expected.
+    """
+    limits = LIMITS[precision]
+    found = agreement.detections_found / agreement.detections if agreement.detections else 1.0
+    problems = [
+        f"{what} {got:.4g}, expected at {bound} {limit:g}"
+        for what, got, bound, limit, wrong in (
+            ("largest score difference", agreement.max_score_difference, "most", limits.score, 1),
+            ("largest box difference in pixels", agreement.max_box_difference_px, "most", limits.box_px, 1),
+            ("correlation of the class logits", agreement.logit_correlation, "least", limits.correlation, -1),
+            ("share of detections found again", found, "least", limits.found, -1),
+        )
+        if not (limit - got) * wrong >= 0
+    ]
+    if problems:
+        hint = " Calibrate with pictures like those it will see: --calibration DIR." if precision == "int8" else ""
+        raise DisagreementError(
+            f"{name}: the exported graph disagrees with PyTorch on {agreement.pictures} pictures: "
+            f"{'; '.join(problems)}. Nothing was installed.{hint}"
+        )
+
+
+def _run(
+    model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]
+) -> Iterator[tuple[NDArray[np.uint8], list[NDArray[np.float32]]]]:
+    """Candidates, decoded boxes and decoded scores of each canvas."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in (BOXES, SCORES))
+    core = openvino.Core()
+    graph = core.read_model(opened.SerializeToString())
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS, BOXES, SCORES)
+    for canvas in canvases:
+        results = compiled(canvas[None])
+        yield canvas, [results[name][0] for name in names]
+
+
+def _check_candidates(
+    candidates: list[NDArray[np.float32]], boxes: NDArray[np.float32], scores: NDArray[np.float32]
+) -> None:
+    """The candidates are exactly the best pairs of the graph's own scores, with their boxes and labels."""
+    best_boxes, best_scores, labels = candidates
+    if not np.array_equal(np.sort(scores, axis=None)[::-1][: len(best_scores)], best_scores):
+        raise DisagreementError("the exported graph's top-k is not the best of its own scores. Nothing was installed.")
+    for box, score, label in zip(best_boxes, best_scores, labels, strict=True):
+        anchors = np.flatnonzero(scores[:, int(label)] == score)
+        if not (boxes[anchors] == box).all(axis=1).any():
+            raise DisagreementError(
+                f"the exported graph's top-k gives box {box.tolist()} to score {score}, label {label}, which belongs "
+                "to another box. Nothing was installed."
+            )
+
+
+def _found_again(expected: list[NDArray[np.float32]], got: list[NDArray[np.float32]]) -> tuple[int, int]:
+    """How many clear detections PyTorch has, and how many of them the graph has too."""
+    thresholds = contract.Thresholds()
+    clear = contract.Thresholds(score=thresholds.score + _MARGIN)
+    kept = nms.select(expected[0], expected[1], expected[2], clear)  # type: ignore[arg-type]
+    others = nms.select(got[0], got[1], got[2], thresholds)  # type: ignore[arg-type]
+    found = 0
+    for box, label in zip(expected[0][kept], expected[2][kept], strict=True):
+        same = others[got[2][others] == label]
+        found += bool((_iou(box, got[0][same]) >= _SAME_OBJECT_IOU).any())
+    return len(kept), found
+
+
+def _iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    overlap = sides.clip(0).prod(axis=1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - overlap
+    return overlap / np.maximum(union, 1e-9)  # type: ignore[no-any-return]
+
+
+def _logits(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat = scores.reshape(-1).clip(1e-7, 1 - 1e-7)
+    return np.log(flat) - np.log1p(-flat)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")

@@ -1,0 +1,40 @@
+"""What can go wrong in a build. The CLI turns these into one message and an exit code.
+
+BuildError
+├── CheckpointError     the file cannot be read, is no YOLO-NAS, or lacks keys
+├── ProcessingError     the checkpoint's preprocessing holds a step that cannot be compiled
+├── DownloadError       official weights cannot be had
+├── CalibrationError    no pictures to calibrate with
+├── DisagreementError   the exported graph does not compute what PyTorch computes
+└── RepositoryError     the model repository cannot be written
+"""
+
+from __future__ import annotations
+
+
+class BuildError(Exception):
+    """Base of all; the message says who, expected, got, and the next step."""
+
+
+class CheckpointError(BuildError):
+    """The file cannot be read, is no YOLO-NAS checkpoint, or its keys or shapes do not fit."""
+
+
+class ProcessingError(BuildError):
+    """The checkpoint's preprocessing holds a step, or an order of steps, that cannot be compiled."""
+
+
+class DownloadError(BuildError):
+    """Official weights cannot be downloaded or are not the pinned file."""
+
+
+class CalibrationError(BuildError):
+    """There are no readable pictures to calibrate with."""
+
+
+class DisagreementError(BuildError):
+    """The exported graph does not compute what PyTorch computes."""
+
+
+class RepositoryError(BuildError):
+    """The model repository cannot be read or written."""

@@ -1,0 +1,479 @@
+"""YOLO-NAS S, M and L in plain PyTorch.
+
+Module and parameter names are those of super-gradients 3.7.1, so that its checkpoints load with strict keys:
+`backbone` (stem, stages 1-4, context module), `neck` (two up-stages, two down-stages) and one head per stride.
+
+    network = build("s", num_classes=80)
+    network.load_state_dict(weights)
+    boxes_xyxy, scores = fuse(network.eval())(images)  # images [B, 3, H, W] float32 RGB in [0, 1]
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .variants import VARIANTS, Variant
+
+STRIDES = (8, 16, 32)
+REG_MAX = 16  # box sides are distributions over the bins 0..16, in strides
+
+# Not stored in checkpoints: torch's default of 1e-5 loads without an error and is silently wrong.
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What differs between the variants (super-gradients `recipes/arch_params/yolo_nas_*_arch_params.yaml`)."""
+
+    stage_hidden: tuple[int, int, int, int]
+    stage_concat_intermediates: tuple[bool, bool, bool, bool]
+    neck_bottlenecks: tuple[int, int, int, int]
+    neck_hidden: tuple[int, int, int, int]
+    head_inter: tuple[int, int, int]
+
+
+STEM_CHANNELS = 48
+STAGE_CHANNELS = (96, 192, 384, 768)
+STAGE_BOTTLENECKS = (2, 3, 5, 2)
+NECK_CHANNELS = (192, 96, 192, 384)
+SPP_KERNELS = (5, 9, 13)
+ARCHITECTURES: dict[Variant, Architecture] = {
+    "s": Architecture(
+        stage_hidden=(32, 64, 96, 192),
+        stage_concat_intermediates=(False, False, False, False),
+        neck_bottlenecks=(2, 2, 2, 2),
+        neck_hidden=(64, 48, 64, 64),
+        head_inter=(64, 128, 256),
+    ),
+    "m": Architecture(
+        stage_hidden=(64, 128, 256, 384),
+        stage_concat_intermediates=(True, True, True, False),
+        neck_bottlenecks=(2, 3, 2, 3),
+        neck_hidden=(192, 64, 192, 256),
+        head_inter=(96, 192, 384),
+    ),
+    "l": Architecture(
+        stage_hidden=(96, 128, 256, 512),
+        stage_concat_intermediates=(True, True, True, True),
+        neck_bottlenecks=(4, 4, 4, 4),
+        neck_hidden=(128, 128, 128, 256),
+        head_inter=(128, 256, 512),
+    ),
+}
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+class ConvBNReLU(nn.Module):
+    """Convolution without bias, batch normalization, ReLU."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn = _batch_norm(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+    def fused(self) -> nn.Conv2d:
+        """The convolution that equals conv + bn (the ReLU stays outside)."""
+        return _conv_like(self.conv, *_fold_bn(self.conv.weight, None, self.bn))
+
+
+class QARepVGG(nn.Module):
+    """relu(post_bn(BN(conv3x3) + conv1x1 + identity)), https://arxiv.org/abs/2212.01593.
+
+    `rbr_reparam` is the slot for the fused convolution. It is part of every super-gradients state dict, counts as
+    parameters there, and holds garbage until the block is fused.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, identity: bool = True) -> None:
+        super().__init__()
+        if identity and (stride != 1 or c_in != c_out):
+            raise ValueError(f"identity needs stride 1 and c_in = c_out, got stride={stride}, {c_in} -> {c_out}")
+        self.identity = identity
+        self.branch_3x3 = nn.Sequential()
+        self.branch_3x3.add_module("conv", nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False))
+        self.branch_3x3.add_module("bn", _batch_norm(c_out))
+        self.branch_1x1 = nn.Conv2d(c_in, c_out, 1, stride)
+        self.post_bn = _batch_norm(c_out)
+        self.rbr_reparam = nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        return torch.relu(self.post_bn(y + x if self.identity else y))
+
+    def fused(self) -> nn.Conv2d:
+        """The 3x3 convolution that equals the three branches and both batch normalizations."""
+        weight, bias = _fold_bn(self.branch_3x3.conv.weight, None, self.branch_3x3.bn)
+        weight = weight + nn.functional.pad(self.branch_1x1.weight, [1, 1, 1, 1])
+        bias = bias + self.branch_1x1.bias
+        if self.identity:
+            weight[:, :, 1, 1] += torch.eye(len(weight), dtype=weight.dtype)
+        return _conv_like(self.rbr_reparam, *_fold_bn(weight, bias, self.post_bn))
+
+
+class FusedConvReLU(nn.Module):
+    """One convolution with bias, ReLU: what every block of the network becomes when fused."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x))
+
+
+class Bottleneck(nn.Module):
+    """alpha * x + cv2(cv1(x)), alpha learned."""
+
+    def __init__(self, channels: int, block: type[QARepVGG] | type[ConvBNReLU]) -> None:
+        super().__init__()
+        make = (lambda: QARepVGG(channels, channels)) if block is QARepVGG else (lambda: ConvBNReLU(channels, channels, 3))
+        self.cv1 = make()
+        self.cv2 = make()
+        self.alpha = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alpha * x + self.cv2(self.cv1(x))
+
+
+class CSPLayer(nn.Module):
+    """Two 1x1 paths, bottlenecks on the first; concat [path 1, intermediates..., path 2], 1x1."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        hidden: int,
+        bottlenecks: int,
+        block: type[QARepVGG] | type[ConvBNReLU],
+        concat_intermediates: bool = False,
+    ) -> None:
+        super().__init__()
+        self.concat_intermediates = concat_intermediates
+        self.conv1 = ConvBNReLU(c_in, hidden, 1)
+        self.conv2 = ConvBNReLU(c_in, hidden, 1)
+        self.conv3 = ConvBNReLU(hidden * (2 + concat_intermediates * bottlenecks), c_out, 1)
+        self.bottlenecks = nn.Sequential(*(Bottleneck(hidden, block) for _ in range(bottlenecks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        path = [self.conv1(x)]
+        for bottleneck in self.bottlenecks:
+            path.append(bottleneck(path[-1]))
+        kept = path if self.concat_intermediates else path[-1:]
+        return self.conv3(torch.cat([*kept, self.conv2(x)], dim=1))
+
+
+class Stem(nn.Module):
+    """One QARepVGG of stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = QARepVGG(3, STEM_CHANNELS, stride=2, identity=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Stage(nn.Module):
+    """QARepVGG of stride 2, then a CSP layer."""
+
+    def __init__(self, c_in: int, c_out: int, hidden: int, bottlenecks: int, concat_intermediates: bool) -> None:
+        super().__init__()
+        self.downsample = QARepVGG(c_in, c_out, stride=2, identity=False)
+        self.blocks = CSPLayer(c_out, c_out, hidden, bottlenecks, QARepVGG, concat_intermediates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling: max pools of three sizes beside the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.cv1 = ConvBNReLU(channels, hidden, 1)
+        self.cv2 = ConvBNReLU(hidden * (1 + len(SPP_KERNELS)), channels, 1)
+        self.m = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in SPP_KERNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        return self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], dim=1))
+
+
+class Backbone(nn.Module):
+    """Features at strides 4, 8, 16 and 32."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.stem = Stem()
+        c_in = STEM_CHANNELS
+        for i, c_out in enumerate(STAGE_CHANNELS):
+            stage = Stage(c_in, c_out, arch.stage_hidden[i], STAGE_BOTTLENECKS[i], arch.stage_concat_intermediates[i])
+            self.add_module(f"stage{i + 1}", stage)
+            c_in = c_out
+        self.context_module = SPP(STAGE_CHANNELS[-1])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        c2 = self.stage1(self.stem(x))
+        c3 = self.stage2(c2)
+        c4 = self.stage3(c3)
+        c5 = self.context_module(self.stage4(c4))
+        return c2, c3, c4, c5
+
+
+class UpStage(nn.Module):
+    """Twice the resolution, joined by two skips: one of the same stride, one of half of it."""
+
+    def __init__(self, c_in: int, c_skip1: int, c_skip2: int, c_out: int, hidden: int, bottlenecks: int) -> None:
+        super().__init__()
+        self.conv = ConvBNReLU(c_in, c_out, 1)
+        self.upsample = nn.ConvTranspose2d(c_out, c_out, kernel_size=2, stride=2)
+        self.reduce_skip1 = ConvBNReLU(c_skip1, c_out, 1)
+        self.reduce_skip2 = ConvBNReLU(c_skip2, c_out, 1)
+        self.downsample = ConvBNReLU(c_out, c_out, 3, stride=2)
+        self.reduce_after_concat = ConvBNReLU(3 * c_out, c_out, 1)
+        self.blocks = CSPLayer(c_out, c_out, hidden, bottlenecks, QARepVGG)
+
+    def forward(self, x: Tensor, skip1: Tensor, skip2: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the narrow tensor that the way down joins again, and the stage's output."""
+        inter = self.conv(x)
+        joined = [self.upsample(inter), self.reduce_skip1(skip1), self.downsample(self.reduce_skip2(skip2))]
+        return inter, self.blocks(self.reduce_after_concat(torch.cat(joined, dim=1)))
+
+
+class DownStage(nn.Module):
+    """Half the resolution, joined by the tensor kept on the way up."""
+
+    def __init__(self, c_in: int, c_skip: int, c_out: int, hidden: int, bottlenecks: int) -> None:
+        super().__init__()
+        self.conv = ConvBNReLU(c_in, c_out // 2, 3, stride=2)
+        self.blocks = CSPLayer(c_out // 2 + c_skip, c_out, hidden, bottlenecks, ConvBNReLU)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.blocks(torch.cat([self.conv(x), skip], dim=1))
+
+
+class Neck(nn.Module):
+    """PAN with skips from two strides; outputs at strides 8, 16 and 32 have 96, 192 and 384 channels."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        c2, c3, c4, c5 = STAGE_CHANNELS
+        n1, n2, n3, n4 = NECK_CHANNELS
+        h1, h2, h3, h4 = arch.neck_hidden
+        b1, b2, b3, b4 = arch.neck_bottlenecks
+        self.neck1 = UpStage(c5, c4, c3, n1, h1, b1)
+        self.neck2 = UpStage(n1, c3, c2, n2, h2, b2)
+        self.neck3 = DownStage(n2, n2, n3, h3, b3)
+        self.neck4 = DownStage(n3, n1, n4, h4, b4)
+
+    def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        c2, c3, c4, c5 = features
+        inter1, x = self.neck1(c5, c4, c3)
+        inter2, p3 = self.neck2(x, c3, c2)
+        p4 = self.neck3(p3, inter2)
+        return p3, p4, self.neck4(p4, inter1)
+
+
+class Seq(nn.Module):
+    """A ConvBNReLU one level deeper, as super-gradients names those of the heads."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int) -> None:
+        super().__init__()
+        self.seq = ConvBNReLU(c_in, c_out, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class Head(nn.Module):
+    """Class logits and box-side distributions of one stride."""
+
+    def __init__(self, c_in: int, inter: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = Seq(c_in, inter, 1)
+        self.cls_convs = nn.Sequential(Seq(inter, inter, 3))
+        self.reg_convs = nn.Sequential(Seq(inter, inter, 3))
+        self.cls_pred = nn.Conv2d(inter, num_classes, 1)
+        self.reg_pred = nn.Conv2d(inter, 4 * (REG_MAX + 1), 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        return self.cls_pred(self.cls_convs(x)), self.reg_pred(self.reg_convs(x))
+
+
+class Heads(nn.Module):
+    """One head per stride."""
+
+    def __init__(self, arch: Architecture, num_classes: int) -> None:
+        super().__init__()
+        for i, (c_in, inter) in enumerate(zip(NECK_CHANNELS[1:], arch.head_inter, strict=True)):
+            self.add_module(f"head{i + 1}", Head(c_in, inter, num_classes))
+
+    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        return [head(x) for head, x in zip(self.children(), features, strict=True)]
+
+
+class YoloNAS(nn.Module):
+    """The whole detector. `raw` gives the heads' maps, `forward` decodes them.
+
+    Attributes:
+        variant: "s", "m" or "l".
+        num_classes: C, any number from 1.
+    """
+
+    def __init__(self, variant: Variant, num_classes: int) -> None:
+        super().__init__()
+        arch = ARCHITECTURES[variant]
+        self.variant = variant
+        self.num_classes = num_classes
+        self.backbone = Backbone(arch)
+        self.neck = Neck(arch)
+        self.heads = Heads(arch, num_classes)
+
+    def raw(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Per stride: class logits [B, C, h, w] and box-side logits [B, 68, h, w]."""
+        return self.heads(self.neck(self.backbone(images)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Detect, before any threshold or NMS.
+
+        Args:
+            images: [B, 3, H, W] float32, RGB in [0, 1]; H and W multiples of 32.
+
+        Returns:
+            boxes [B, N, 4], xyxy in input pixels, not clipped; scores [B, N, C] in [0, 1];
+            N = H * W * (1/64 + 1/256 + 1/1024), 8400 at 640 x 640, strides 8, 16, 32, x fastest.
+        """
+        return decode(self.raw(images))
+
+
+def decode(raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Turn the heads' maps into boxes and scores.
+
+    Always in float32: float16 has steps of half a pixel at coordinates from 512 to 1024.
+
+    Args:
+        raw: per stride, class logits [B, C, h, w] and box-side logits [B, 68, h, w], float16 or float32.
+
+    Returns:
+        boxes [B, N, 4] xyxy in input pixels; scores [B, N, C].
+    """
+    boxes, scores = [], []
+    for stride, (logits, sides) in zip(STRIDES, raw, strict=True):
+        height, width = int(logits.shape[-2]), int(logits.shape[-1])
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        points = torch.stack([x, y], dim=-1).reshape(1, height * width, 2)  # [1, hw, 2]
+        bins = torch.arange(REG_MAX + 1, dtype=torch.float32).reshape(1, 1, REG_MAX + 1, 1)
+        sides = sides.float().unflatten(1, (4, REG_MAX + 1)).flatten(3)  # [B, 4, 17, hw]
+        # Multiply and sum, not a 1x1 convolution: the expectation must stay out of quantization.
+        distances = (sides.softmax(dim=2) * bins).sum(dim=2).transpose(1, 2)  # [B, hw, 4]
+        left_top, right_bottom = distances.split(2, dim=-1)
+        boxes.append(torch.cat([points - left_top, points + right_bottom], dim=-1) * stride)
+        scores.append(logits.float().flatten(2).transpose(1, 2).sigmoid())
+    return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+
+def build(variant: Variant, num_classes: int = 80) -> YoloNAS:
+    """Make a network with random weights.
+
+    Args:
+        variant: "s", "m" or "l".
+        num_classes: number of classes, from 1.
+
+    Returns:
+        A module in training mode; its forward takes [B, 3, H, W] float32 RGB in [0, 1] and gives boxes [B, N, 4]
+        xyxy in input pixels and scores [B, N, num_classes].
+
+    Raises:
+        ValueError: for another variant or fewer than one class.
+    """
+    if variant not in ARCHITECTURES:
+        raise ValueError(f"unknown variant {variant!r}; expected one of {', '.join(VARIANTS)}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    return YoloNAS(variant, num_classes)
+
+
+def fuse(network: YoloNAS) -> YoloNAS:
+    """A copy of the network with one convolution per block: the form that is exported.
+
+    Each QARepVGG and each Conv-BN-ReLU becomes a `FusedConvReLU`. Equal to the original in eval mode up to float
+    rounding; folding is done in float64.
+    """
+    network = copy.deepcopy(network).eval()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, QARepVGG | ConvBNReLU):
+                setattr(parent, name, FusedConvReLU(child.double().fused().float()))
+    return network.requires_grad_(False)
+
+
+def _fold_bn(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that equals convolution then bn in eval mode."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)  # [C_out]
+    offset = bn.running_mean if bias is None else bn.running_mean - bias
+    return weight * scale.reshape(-1, 1, 1, 1), bn.bias - offset * scale
+
+
+def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    fused = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, dtype=weight.dtype
+    )
+    fused.weight.data, fused.bias.data = weight.detach(), bias.detach()
+    return fused
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Size of a network.
+
+    Attributes:
+        layers: convolutions (transposed ones included) of the fused network, the ones that do the work.
+        parameters: of the network as stored in checkpoints, `rbr_reparam` included.
+        fused_parameters: of the fused network.
+        gmacs: multiply-accumulates of the fused network in 1e9, for one picture.
+    """
+
+    variant: str
+    layers: int
+    parameters: int
+    fused_parameters: int
+    gmacs: float
+
+
+def summarize(network: YoloNAS, size: int = 640) -> Summary:
+    """Count layers, parameters and multiply-accumulates for one `size` x `size` picture."""
+    fused = fuse(network).to("meta")
+    macs = 0
+    layers = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal macs, layers
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        layers += 1
+        taps = module.kernel_size[0] * module.kernel_size[1] if isinstance(module, nn.Conv2d) else 1
+        macs += output.numel() * module.in_channels * taps
+
+    for module in fused.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(count)
+    fused.raw(torch.empty(1, 3, size, size, device="meta"))
+    return Summary(
+        variant=network.variant,
+        layers=layers,
+        parameters=sum(p.numel() for p in network.parameters()),
+        fused_parameters=sum(p.numel() for p in fused.parameters()),
+        gmacs=macs / 1e9,
+    )

@@ -1,0 +1,138 @@
+"""Read torch files without running anything from them.
+
+A pickle is a program. The unpickler here lets it build tensors and plain containers; objects of the libraries that
+checkpoints are known to mention become `Inert` stand-ins that only hold attributes (none of those libraries is
+imported); any other name is refused.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+
+class Inert:
+    """Stand-in for an object of a library that is not imported: its class's dotted name and its attributes."""
+
+    qualified_name = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.arguments = args
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.__dict__.update(part)
+
+    # Subclasses of list and dict are filled through these.
+    def append(self, item: Any) -> None:
+        self.__dict__.setdefault("items", []).append(item)
+
+    def extend(self, items: Any) -> None:
+        for item in items:
+            self.append(item)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.__dict__.setdefault("entries", {})[key] = value
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @property
+    def class_name(self) -> str:
+        """Last part of the dotted name."""
+        return self.qualified_name.rpartition(".")[2]
+
+
+def _reconstructor(cls: type, base: type, state: Any) -> Any:
+    """`copyreg._reconstructor`, for stand-ins only."""
+    if not issubclass(cls, Inert):
+        raise pickle.UnpicklingError(f"tries to make a {cls.__name__} from parts")
+    return cls.__new__(cls)
+
+
+_REAL: dict[str, Any] = {
+    **{f"builtins.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple, int, float, bool, str)},
+    **{f"__builtin__.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple)},
+    "builtins.object": object,
+    "__builtin__.object": object,
+    "copyreg._reconstructor": _reconstructor,
+    "copy_reg._reconstructor": _reconstructor,
+    "collections.OrderedDict": collections.OrderedDict,
+    "collections.defaultdict": collections.defaultdict,
+    "torch.Size": torch.Size,
+    "torch.device": torch.device,
+    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
+    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    "torch.serialization._get_layout": torch.serialization._get_layout,
+    **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
+}
+_INERT_PREFIXES = (
+    "super_gradients.",
+    "ultralytics.",
+    "torch.nn.",
+    "torch.optim.",
+    "torch.amp.",
+    "torch.cuda.amp.",
+    "torchmetrics.",
+    "omegaconf.",
+    "numpy.core.",
+    "numpy._core.",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.float",
+    "numpy.int",
+    "pathlib.",
+    "datetime.",
+)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        qualified_name = f"{module}.{name}"
+        if qualified_name in _REAL:
+            return _REAL[qualified_name]
+        if qualified_name.startswith(_INERT_PREFIXES):
+            return type(name, (Inert,), {"qualified_name": qualified_name})
+        raise pickle.UnpicklingError(f"tries to use {qualified_name}")
+
+
+def _load(file: Any, **_: Any) -> Any:
+    return _Unpickler(file).load()
+
+
+# What torch.load asks of a pickle module.
+_PICKLE_MODULE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="nas_build.unpickle")
+
+
+
+def load(path: Path) -> Any:
+    """Read a file written by `torch.save`.
+
+    Returns:
+        What was saved: tensors, containers, and `Inert` stand-ins for everything else.
+
+    Raises:
+        CheckpointError: if the file is damaged, is no such file, or tries to use anything but tensors, containers
+            and the classes that become stand-ins; the message names it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", pickle_module=_PICKLE_MODULE, weights_only=False)
+    except pickle.UnpicklingError as error:
+        if "tries to" in str(error):
+            raise CheckpointError(
+                f"{path}: refused: it {error}. A checkpoint needs only tensors and containers; "
+                "do not load this file unless you know who made it and why."
+            ) from None
+        raise CheckpointError(f"{path}: not a torch checkpoint, or damaged: {error}") from error
+    except Exception as error:  # torch.load raises nearly anything on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a torch checkpoint, or damaged: {reason[:200]}") from error

@@ -1,0 +1,37 @@
+"""Choose detections among the engine's candidates."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract import Thresholds
+
+
+def select(
+    boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int32], thresholds: Thresholds
+) -> NDArray[np.intp]:
+    """Threshold, class-wise greedy NMS, best first.
+
+    Candidates score more than `thresholds.score`; of two boxes of one class whose IoU is more than `thresholds.iou`
+    the better stays; boxes of different classes never compete.
+
+    Args:
+        boxes_xyxy: (K, 4) float32.
+        scores: (K,) float32.
+        labels: (K,) int32, from 0.
+        thresholds: of the request.
+
+    Returns:
+        Indices of the detections, (N,), by falling score, N at most `thresholds.max_detections`.
+    """
+    passed = np.flatnonzero(scores > thresholds.score)
+    if not passed.size:
+        return passed
+    boxes = boxes_xyxy[passed].astype(np.float64)
+    boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    # OpenCV keeps classes apart by shifting each by the largest coordinate, which wants coordinates from 0.
+    boxes_xywh[:, :2] -= boxes_xywh[:, :2].min(axis=0)
+    kept = cv2.dnn.NMSBoxesBatched(boxes_xywh, scores[passed], labels[passed], 0.0, thresholds.iou)  # type: ignore[call-overload]
+    return passed[np.asarray(kept, np.intp)[: thresholds.max_detections]]

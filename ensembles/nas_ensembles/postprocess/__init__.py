@@ -1,0 +1,1 @@
+"""Last composing model: candidates to detections."""

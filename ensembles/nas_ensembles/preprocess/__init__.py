@@ -1,0 +1,1 @@
+"""First composing model: encoded pictures to canvases."""

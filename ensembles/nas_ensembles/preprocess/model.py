@@ -1,0 +1,51 @@
+"""Triton Python-backend model: decode, apply EXIF orientation, letterbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# The helpers beside this file come before an installed package of another version.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from nas_ensembles import contract  # noqa: E402
+
+
+class TritonPythonModel:
+    """`image` to `images` and `geometry`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the letterbox and the pixel limit from the config's parameters."""
+        parameters = contract.read_parameters(json.loads(args["model_config"]))
+        # OpenCV reads its limit when it is loaded, so the modules that load it come after.
+        os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(parameters[contract.MAX_PIXELS])
+        from nas_ensembles import images, letterbox
+
+        self._images, self._letterbox = images, letterbox
+        self._spec = letterbox.LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request: a picture that cannot be read fails its own request and no other."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        encoded = pb_utils.get_input_tensor_by_name(request, contract.IMAGE).as_numpy().reshape(-1)
+        canvases = np.empty((len(encoded), 3, *self._spec.size_hw), np.uint8)
+        geometry = np.empty((len(encoded), contract.GEOMETRY_SIZE), np.float32)
+        for i, data in enumerate(encoded):
+            try:
+                image = self._images.decode(data)
+            except self._images.UnreadableImage as error:
+                message = f"image {i} of {len(encoded)}: {error}"
+                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+            boxed = self._letterbox.letterbox(image, self._spec)
+            self._letterbox.to_planes(boxed.canvas, out=canvases[i])
+            geometry[i] = (boxed.scale, *boxed.pad_xy, image.shape[1], image.shape[0])
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(contract.IMAGES, canvases), pb_utils.Tensor(contract.GEOMETRY, geometry)]
+        )

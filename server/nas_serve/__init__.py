@@ -1,0 +1,12 @@
+"""Start the tritonserver of the nvidia-pytriton wheel on any model repository.
+
+    from nas_serve import Server
+    with Server("model_repository") as server:
+        ...  # server.grpc_url, server.http_url
+
+For laptops and CI: loopback only, because the wheel's Triton 2.51 predates security fixes. Imports no PyTorch.
+"""
+
+from .embedded import Server, ServerError
+
+__all__ = ["Server", "ServerError"]

@@ -1,0 +1,87 @@
+"""nas-serve: the only module of the server that prints."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .embedded import DEFAULT_PORTS, Server, ServerError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def serve(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="After --: run this against the server, then stop it; NAS_URL names the server."),
+    ] = None,
+    model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
+    model: Annotated[list[str] | None, typer.Option(help="Load only this model; may be repeated.")] = None,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["metrics"],
+    log: Annotated[Path | None, typer.Option(help="Keep the server's log here.", show_default=False)] = None,
+    poll: Annotated[int, typer.Option(min=0, help="Look for new versions every so many seconds; 0 never.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to become ready.")] = 120.0,
+    verbose: Annotated[int, typer.Option(min=0, help="Triton's verbose log level.")] = 0,
+) -> None:
+    """Serve a model repository with a real Triton on this machine, loopback only, no GPU and no Docker needed.
+
+    nas-serve runs until Ctrl-C. nas-serve -- nas-client detect bus.jpg runs one command against it and stops.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    server = Server(
+        model_repository,
+        models=model or (),
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        log=log,
+        poll_s=poll,
+        timeout_s=timeout,
+        verbose=verbose,
+    )
+    code = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            status = stack.enter_context(_console.status(f"starting Triton on {model_repository}"))
+            stack.callback(server.stop)
+            server.start(lambda waited: status.update(f"starting Triton on {model_repository}: {waited:.0f} s"))
+            status.stop()
+            _console.print(f"Triton is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, {server.metrics_url}")
+            if command:
+                code = _run(command, server)
+            else:
+                _console.print("Ctrl-C stops it.")
+                server.wait()
+    except ServerError as error:
+        _console.print(f"[red]error:[/red] {error}")
+        code = 1
+    except KeyboardInterrupt:
+        _console.print("stopped")
+        code = 130 if command else 0
+    raise typer.Exit(code)
+
+
+def _run(command: list[str], server: Server) -> int:
+    """Run the command with NAS_URL and NAS_HTTP_URL set; returns its exit code."""
+    environment = os.environ | {"NAS_URL": server.grpc_url, "NAS_HTTP_URL": server.http_url}
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode
+    except OSError as error:
+        raise ServerError(f"cannot run {command[0]}: {error.strerror}") from None
+
+
+def main() -> None:
+    """Entry point."""
+    app()

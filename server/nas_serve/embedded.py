@@ -1,0 +1,277 @@
+"""The embedded server: find the parts, start them, wait until ready, stop them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from . import keeper
+
+HOST = "127.0.0.1"
+DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+_SHM_PREFIX = "nas_serve_"
+_GRACE_S = 10.0
+
+
+class ServerError(RuntimeError):
+    """The server cannot start or has stopped; the message gives the cause from its log and the next step."""
+
+
+class Server:
+    """A real Triton on loopback, as a context manager.
+
+    Args:
+        model_repository: any Triton model repository of Python, ensemble and `openvino` models.
+        models: load these only (an ensemble brings its composing models); all if empty.
+        http_port, grpc_port, metrics_port: 0 takes a free one.
+        log: file for the server's log; a temporary one if None.
+        timeout_s: to become ready.
+        poll_s: look for new model versions this often; 0 for never.
+        verbose: Triton's verbose log level.
+    """
+
+    def __init__(
+        self,
+        model_repository: str | Path,
+        *,
+        models: Sequence[str] = (),
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        log: str | Path | None = None,
+        timeout_s: float = 120.0,
+        poll_s: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.model_repository = Path(model_repository).absolute()
+        self.models = tuple(models)
+        self.timeout_s = timeout_s
+        self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self.ports: dict[str, int] = {}
+        self._log_path = None if log is None else Path(log)
+        self._poll_s = poll_s
+        self._verbose = verbose
+        self._process: subprocess.Popen[bytes] | None = None
+        self._resources = contextlib.ExitStack()
+
+    @property
+    def http_url(self) -> str:
+        """host:port of the HTTP API."""
+        return f"{HOST}:{self.ports['http']}"
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port of the gRPC API."""
+        return f"{HOST}:{self.ports['grpc']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of the Prometheus metrics."""
+        return f"http://{HOST}:{self.ports['metrics']}/metrics"
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        assert self._log_path is not None, "the server was not started"
+        return self._log_path
+
+    def start(self, waiting: Callable[[float], None] = lambda _: None) -> Server:
+        """Start, and return when the server and its models are ready.
+
+        Args:
+            waiting: called several times a second with the seconds waited.
+
+        Raises:
+            ServerError: says what is missing, or the cause from the server's log.
+        """
+        if not self.model_repository.is_dir():
+            raise ServerError(
+                f"{self.model_repository}: no such model repository. Build one with: nas-build --weights demo"
+            )
+        try:
+            self._launch()
+            self._wait(waiting)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and remove everything it made but the log that was asked for; harmless when stopped."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # the keeper's word to end
+            self._process.wait()
+            self._process = None
+        self._resources.close()
+
+    def wait(self) -> None:
+        """Return when the server ends by itself.
+
+        Raises:
+            ServerError: it did.
+        """
+        assert self._process is not None, "the server was not started"
+        self._process.wait()
+        raise ServerError(f"the server stopped: {_cause(self.log_path)}\nIts log: {self.log_path}")
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _launch(self) -> None:
+        wheel = _wheel()
+        library = _libpython()
+        self.ports = _claim_ports(self._requested)
+        scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
+        if self._log_path is None:
+            self._log_path = scratch / "tritonserver.log"
+        _remove_stale_shared_memory()
+        prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
+        backends = _assemble_backends(wheel, scratch / "backends")
+        command = [
+            str(wheel / "tritonserver" / "bin" / "tritonserver"),
+            f"--model-repository={self.model_repository}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={prefix}",
+            "--allow-gpu-metrics=false",
+            "--exit-on-error=true",
+            "--strict-readiness=true",
+            "--disable-auto-complete-config",
+            f"--log-verbose={self._verbose}",
+        ]
+        for service, port in self.ports.items():
+            command += [f"--{service}-address={HOST}", f"--{service}-port={port}"]
+        if self.models:
+            command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.models)]
+        elif self._poll_s:
+            command += ["--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}"]
+        environment = os.environ | {
+            "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),
+            "PATH": _join(Path(sys.executable).parent, os.environ.get("PATH")),
+            "PYTHONPATH": "",  # the models are self-contained
+        }
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nas_serve.keeper", prefix, str(_GRACE_S), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches us, not the server; we stop it
+            )
+
+    def _wait(self, waiting: Callable[[float], None]) -> None:
+        assert self._process is not None
+        started = time.monotonic()
+        while (waited := time.monotonic() - started) < self.timeout_s:
+            if self._process.poll() is not None:
+                raise ServerError(self._explain("the server did not start"))
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"http://{self.http_url}/v2/health/ready", timeout=2.0).status_code == httpx.codes.OK:
+                    return
+            waiting(waited)
+            time.sleep(0.1)
+        raise ServerError(self._explain(f"the server was not ready after {self.timeout_s:g} s"))
+
+    def _explain(self, what: str) -> str:
+        return f"{what} on {self.model_repository}: {_cause(self.log_path)}"
+
+
+def _wheel() -> Path:
+    """Folder of the pytriton package; it is not imported, which would cost seconds."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise ServerError("the embedded server needs nvidia-pytriton: pip install 'nas-triton[serve]'")
+    folder = Path(spec.origin).parent
+    if not (folder / "tritonserver" / "bin" / "tritonserver").exists():
+        raise ServerError(f"{folder}: no tritonserver in it; it is for x86-64 Linux only. Reinstall nvidia-pytriton.")
+    return folder
+
+
+def _libpython() -> Path:
+    """Folder of the shared libpython that Triton's Python stub links to."""
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    candidates = [Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib"]
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    if multiarch:
+        candidates += [Path("/usr/lib") / str(multiarch), Path("/lib") / str(multiarch)]
+    for folder in candidates:
+        if (folder / name).exists():
+            return folder
+    raise ServerError(
+        f"{name} not found in {', '.join(dict.fromkeys(map(str, candidates)))}; Triton's Python models need it. "
+        f"On Debian and Ubuntu: apt install libpython{sys.version_info.major}.{sys.version_info.minor}; "
+        "with pyenv: reinstall this Python with PYTHON_CONFIGURE_OPTS=--enable-shared."
+    )
+
+
+def _assemble_backends(wheel: Path, target: Path) -> Path:
+    """A backend folder: the wheel's Python backend with the stub of this Python, and our openvino backend."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.exists():
+        raise ServerError(f"nvidia-pytriton has no Python backend for Python {version}; use Python 3.10 to 3.13.")
+    shutil.copytree(wheel / "tritonserver" / "backends", target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(stub, target / "python" / stub.name)
+    shutil.copytree(Path(__file__).parent / "backends", target, dirs_exist_ok=True)
+    return target
+
+
+def _claim_ports(requested: dict[str, int]) -> dict[str, int]:
+    """The requested ports, free ones for 0; all are bound at once so that they differ, then let go."""
+    with contextlib.ExitStack() as sockets:
+        ports = {}
+        for service, port in requested.items():
+            claim = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                claim.bind((HOST, port))
+            except OSError as error:
+                raise ServerError(
+                    f"{service} port {port} on {HOST} is taken ({error.strerror}). "
+                    f"Stop what uses it, or choose another with --{service}-port (0 takes a free one)."
+                ) from None
+            ports[service] = claim.getsockname()[1]
+        return ports
+
+
+def _remove_stale_shared_memory() -> None:
+    """Of servers whose keeper was killed too: the prefix holds the pid of who started them."""
+    for region in Path("/dev/shm").glob(f"{_SHM_PREFIX}*"):
+        pid = region.name.removeprefix(_SHM_PREFIX).partition("_")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            keeper.remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
+
+
+def _cause(log: Path) -> str:
+    """What the log says went wrong: failures to load, else errors, else its end."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    failures = [m.group(1) for line in lines if (m := re.search(r"failed to load '.*?' version \d+: (.*)", line))]
+    errors = [re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"') for line in lines if re.match(r"[EF]\d{4} ", line)]
+    models = [m.group(1) for line in lines if (m := re.search(r"failed to load '(.*?)' version", line))]
+    if failures:
+        named = [f"{model}: {failure}" for model, failure in zip(models, failures, strict=True)]
+        return "a model failed to load.\n  " + "\n  ".join(dict.fromkeys(named))
+    return "\n  ".join(dict.fromkeys(errors[:5])) or "\n  ".join(deque(lines, 5)) or "it printed nothing."
+
+
+def _join(*paths: Any) -> str:
+    return os.pathsep.join(str(path) for path in paths if path)
