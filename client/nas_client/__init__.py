@@ -1,1 +1,13 @@
-"""."""
+"""Detect objects with a YOLO-NAS model served by Triton.
+
+    from nas_client import Detector
+    with Detector("localhost:8001") as detector:
+        detections = detector.detect("bus.jpg")
+        print(detections.names, detections.boxes_xyxy)
+"""
+
+from .detections import Detections
+from .detector import Detector, Model
+from .errors import ClientError, ImageRefused, ModelUnavailable, ServerUnavailable
+
+__all__ = ["ClientError", "Detections", "Detector", "ImageRefused", "Model", "ModelUnavailable", "ServerUnavailable"]

@@ -170,7 +170,7 @@ class Server:
         }
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nas_serve.keeper", prefix, str(_GRACE_S), *command],
+                [sys.executable, keeper.__file__, prefix, str(_GRACE_S), *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -55,7 +55,7 @@ class TritonPythonModel:
                     max_detections=int(values[contract.MAX_DETECTIONS][i]),
                 )
             except ValueError as error:
-                message = f"image {i} of {batch}: {error}"
+                message = f"image[{i}] of {batch}: {error}"
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
             kept = nms.select(all_boxes, all_scores, all_labels, thresholds)
             n = len(kept)

@@ -41,7 +41,7 @@ class TritonPythonModel:
             try:
                 image = self._images.decode(data)
             except self._images.UnreadableImage as error:
-                message = f"image {i} of {len(encoded)}: {error}"
+                message = f"image[{i}] of {len(encoded)}: {error}"
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
             boxed = self._letterbox.letterbox(image, self._spec)
             self._letterbox.to_planes(boxed.canvas, out=canvases[i])

@@ -1,0 +1,25 @@
+"""What can go wrong for a client.
+
+ClientError
+├── ServerUnavailable   nothing answers, or something that is no Triton
+├── ModelUnavailable    the server has no such model, several, or one of another kind
+└── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
+"""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """Base of all; the message says who, expected, got, and the next step."""
+
+
+class ServerUnavailable(ClientError):
+    """Nothing answers at the URL, it answers too late, or it is no Triton."""
+
+
+class ModelUnavailable(ClientError):
+    """The server has no such model, has several to choose from, or this one is no YOLO-NAS ensemble."""
+
+
+class ImageRefused(ClientError, ValueError):
+    """The server refused the picture or the thresholds; other pictures are not concerned."""

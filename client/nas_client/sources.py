@@ -1,0 +1,78 @@
+"""What `nas-client detect SOURCE...` may name: files, folders, globs, URLs, standard input."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import httpx
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture, not read yet.
+
+    Attributes:
+        name: as reported: a path, a URL or "-".
+        file_name: for what is saved for it, with a picture's suffix or none.
+    """
+
+    name: str
+    file_name: str
+
+    def read(self) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            OSError: if it cannot be read or downloaded; says why.
+        """
+        if self.name == STDIN:
+            return sys.stdin.buffer.read()
+        if _is_url(self.name):
+            try:
+                return httpx.get(self.name, follow_redirects=True, timeout=30.0).raise_for_status().content
+            except httpx.HTTPError as error:
+                raise OSError(f"cannot download: {error or type(error).__name__}") from None
+        path = Path(self.name)
+        try:
+            return path.read_bytes()
+        except IsADirectoryError:
+            raise OSError(f"a folder without pictures ({', '.join(sorted(PICTURES))})") from None
+        except OSError as error:
+            raise OSError((error.strerror or str(error)).lower()) from None
+
+
+def expand(names: Iterable[str]) -> list[Source]:
+    """Sources in the order given: a folder and a glob become their pictures, sorted.
+
+    A name that matches nothing stays, so that reading it reports the error beside the results of the others.
+    """
+    sources = []
+    for name in names:
+        if name == STDIN:
+            sources.append(Source(name, "stdin"))
+        elif _is_url(name):
+            sources.append(Source(name, PurePosixPath(urlsplit(name).path).name or "download"))
+        else:
+            sources += [Source(str(path), path.name) for path in _paths(name)]
+    return sources
+
+
+def _paths(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file()) or [path]
+    if not path.exists() and glob.has_magic(name):
+        return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()] or [path]
+    return [path]
+
+
+def _is_url(name: str) -> bool:
+    return name.startswith(("http://", "https://"))

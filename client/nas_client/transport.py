@@ -1,0 +1,170 @@
+"""One small face for Triton's two clients, and one place that turns their errors into ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+from geventhttpclient.response import HTTPParseError
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from .errors import ClientError, ImageRefused, ModelUnavailable, ServerUnavailable
+
+Protocol = Literal["grpc", "http"]
+DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
+_NAMES = {"grpc": "gRPC", "http": "HTTP"}
+_SCHEMES: dict[str, tuple[Protocol, bool]] = {
+    "grpc": ("grpc", False),
+    "grpcs": ("grpc", True),
+    "http": ("http", False),
+    "https": ("http", True),
+}
+
+
+class Address(NamedTuple):
+    """Where the server is. `tls` for https:// and grpcs://."""
+
+    protocol: Protocol
+    host_port: str
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str | None, protocol: Protocol | None) -> Address:
+        """`localhost:8001`, `grpc://...`, `grpcs://...`, `http://...` or `https://...`; gRPC without a scheme.
+
+        Raises:
+            ValueError: if the scheme is another, or not the protocol's.
+        """
+        if url is None:
+            return cls(protocol or "grpc", DEFAULT_URLS[protocol or "grpc"])
+        scheme, separator, rest = url.partition("://")
+        if not separator:
+            return cls(protocol or "grpc", url.rstrip("/"))
+        if scheme not in _SCHEMES:
+            raise ValueError(f"{url}: unknown scheme {scheme!r}; expected {', '.join(_SCHEMES)}")
+        meant, tls = _SCHEMES[scheme]
+        if protocol not in (None, meant):
+            raise ValueError(f"{url}: the scheme means {_NAMES[meant]}, but the protocol given is {protocol}")
+        return cls(meant, rest.rstrip("/"), tls)
+
+    def __str__(self) -> str:
+        return f"{self.host_port} ({_NAMES[self.protocol]})"
+
+
+class Transport:
+    """Calls to one server. Safe to use from several threads."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._local = threading.local()
+        self._clients: list[Any] = []
+
+    def infer(
+        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]
+    ) -> dict[str, NDArray[Any]]:
+        """Run a model.
+
+        Args:
+            model: its name.
+            inputs: by name, batch dimension first; object arrays of bytes for BYTES.
+            outputs: names.
+
+        Raises:
+            ImageRefused: if the server calls the request invalid.
+            ModelUnavailable: if it has no such model.
+            ServerUnavailable: if it does not answer.
+        """
+        library = tritonclient.grpc if self.address.protocol == "grpc" else tritonclient.http
+        tensors = []
+        for name, array in inputs.items():
+            tensor = library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(array)
+            tensors.append(tensor)
+        wanted = [library.InferRequestedOutput(name) for name in outputs]
+        with self._errors():
+            arguments = {"client_timeout": self._timeout_s} if self.address.protocol == "grpc" else {}
+            result = self._client().infer(model, tensors, outputs=wanted, **arguments)
+            return {name: result.as_numpy(name) for name in outputs}
+
+    def model_config(self, model: str, version: str = "") -> dict[str, Any]:
+        """Config of a model in its JSON form."""
+        with self._errors():
+            if self.address.protocol == "grpc":
+                answer = self._client().get_model_config(
+                    model, version, as_json=True, client_timeout=self._timeout_s
+                )
+                return dict(answer["config"])
+            return dict(self._client().get_model_config(model, version))
+
+    def index(self) -> list[dict[str, str]]:
+        """Name, version, state and reason of every model in the server's repository."""
+        with self._errors():
+            if self.address.protocol == "grpc":
+                answer = self._client().get_model_repository_index(as_json=True, client_timeout=self._timeout_s)
+                return list(answer.get("models", []))
+            return list(self._client().get_model_repository_index())
+
+    def close(self) -> None:
+        """Close the connections."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            client.close()
+
+    def _client(self) -> Any:
+        """The gRPC client is shared; HTTP clients belong to one thread each."""
+        if self.address.protocol == "grpc":
+            if not self._clients:
+                self._clients.append(tritonclient.grpc.InferenceServerClient(self.address.host_port, ssl=self.address.tls))
+            return self._clients[0]
+        if getattr(self._local, "client", None) is None:
+            self._local.client = tritonclient.http.InferenceServerClient(
+                self.address.host_port,
+                ssl=self.address.tls,
+                connection_timeout=self._timeout_s,
+                network_timeout=self._timeout_s,
+            )
+            self._clients.append(self._local.client)
+        return self._local.client
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            raise self._translate(error) from error
+        except OSError as error:  # the HTTP client lets those of the socket through
+            raise self._unavailable(error.strerror or str(error)) from error
+        except HTTPParseError as error:
+            raise self._unavailable("what answers does not speak HTTP") from error
+
+    def _translate(self, error: InferenceServerException) -> ClientError:
+        status, message = str(error.status() or ""), str(error.message())
+        if "unknown model" in message or "not found" in message and "model" in message.lower():
+            return ModelUnavailable(message)
+        if "UNAVAILABLE" in status and "Request for unknown" not in message:
+            return self._unavailable(message.splitlines()[0])
+        if "DEADLINE_EXCEEDED" in status or "timed out" in message.lower():
+            return ServerUnavailable(f"{self.address}: no answer within {self._timeout_s:g} s (timeout_s).")
+        if status in ("StatusCode.INVALID_ARGUMENT", "400"):
+            return ImageRefused(_cause(message))
+        return ClientError(f"{self.address}: {message}")
+
+    def _unavailable(self, reason: str) -> ServerUnavailable:
+        other: Protocol = "http" if self.address.protocol == "grpc" else "grpc"
+        return ServerUnavailable(
+            f"no Triton server answers on {self.address}: {reason}. Start one with `nas-serve` or `docker compose up`, "
+            f"or give its address with --url; if this is its {_NAMES[other]} port, add --protocol {other}."
+        )
+
+
+def _cause(message: str) -> str:
+    """The composing model's own words, without the ensemble's preamble."""
+    return re.sub(r"^in ensemble '[^']*', ", "", message)
