@@ -287,7 +287,9 @@ def _class_names(options: Options, loaded: Checkpoint, report: Reporter) -> list
             raise BuildError(f"{options.class_names}: cannot read class names, one per line: {error}") from None
         names = [line.strip() for line in lines if line.strip()]
         if len(names) != loaded.num_classes:
-            raise BuildError(f"{options.class_names}: {len(names)} names; the network has {loaded.num_classes} classes.")
+            raise BuildError(
+                f"{options.class_names}: {len(names)} names; the network has {loaded.num_classes} classes."
+            )
         return names
     if loaded.class_names:
         return list(loaded.class_names)
@@ -307,4 +309,3 @@ def _processing(options: Options, loaded: Checkpoint, report: Reporter) -> proce
     if options.weights not in ("coco", "demo"):
         report.warn(f"{loaded.path.name} holds no processing_params: COCO's preprocessing is taken.")
     return processing.COCO
-

@@ -74,9 +74,9 @@ def compare(model: onnx.ModelProto, engine: Engine, canvases: Iterable[NDArray[n
     for canvas, outputs in _run(model, canvases):
         candidates, graph_boxes, graph_scores = outputs[:3], outputs[3], outputs[4]
         with torch.inference_mode():
-            boxes, scores = engine.decoded(torch.from_numpy(canvas)[None])
-            expected = [output[0].numpy() for output in top_candidates(boxes, scores)]
-        boxes, scores = boxes[0].numpy(), scores[0].numpy()
+            decoded = engine.decoded(torch.from_numpy(canvas)[None])
+            expected = [output[0].numpy() for output in top_candidates(*decoded)]
+        boxes, scores = (output[0].numpy() for output in decoded)
         _check_candidates(candidates, graph_boxes, graph_scores)
         best = np.argsort(scores.max(axis=1))[-_TOP_ANCHORS:]
         pictures += 1
@@ -164,12 +164,14 @@ def _iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.fl
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     overlap = sides.clip(0).prod(axis=1)
     union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - overlap
-    return overlap / np.maximum(union, 1e-9)  # type: ignore[no-any-return]
+    iou: NDArray[np.float32] = overlap / np.maximum(union, 1e-9)
+    return iou
 
 
 def _logits(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = scores.reshape(-1).clip(1e-7, 1 - 1e-7)
-    return np.log(flat) - np.log1p(-flat)
+    logits: NDArray[np.float32] = np.log(flat) - np.log1p(-flat)
+    return logits
 
 
 def _round(value: float) -> float:

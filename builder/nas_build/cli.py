@@ -85,8 +85,10 @@ def build(
     precision: Annotated[Literal["fp16", "int8", "all"], typer.Option()] = "fp16",
     weights: Annotated[
         str,
-        typer.Option(help="coco (downloads the official file), demo (bundled), or a .pth, .pt or .safetensors file; "
-                     "{variant} in a path stands for s, m, l."),
+        typer.Option(
+            help="coco (downloads the official file), demo (bundled), or a .pth, .pt or .safetensors file; "
+            "{variant} in a path stands for s, m, l."
+        ),
     ] = "coco",
     target: Annotated[
         Literal["auto", "openvino"], typer.Option(help="What the engine file is for; auto is openvino without a GPU.")
@@ -145,8 +147,11 @@ def build(
                     processing=processing,
                     force=force,
                 )
-                display.start(f"{name or weights} {one_precision}" if one_variant is None else
-                              name or contract.model_name(one_variant, one_precision))
+                display.start(
+                    f"{name or weights} {one_precision}"
+                    if one_variant is None
+                    else name or contract.model_name(one_variant, one_precision)
+                )
                 results.append(building.build(options, reporter))
     if as_json:
         _out.print_json(json.dumps([_summary(result) for result in results]))

@@ -7,5 +7,7 @@ COCO_NAMES = tuple(
     surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
     broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
     mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
-    teddy bear, hair drier, toothbrush""".replace("\n", " ").replace("    ", "").split(", ")
+    teddy bear, hair drier, toothbrush""".replace("\n", " ")
+    .replace("    ", "")
+    .split(", ")
 )

@@ -29,7 +29,8 @@ class Engine(nn.Module):
         multiply, add = processing.multiply, processing.add
         if processing.bgr:
             # RGB in, whatever the checkpoint wants: swap the channels of the first kernel, not of every picture.
-            stem = fused.backbone.stem.conv.conv
+            stem = fused.get_submodule("backbone.stem.conv.conv")
+            assert isinstance(stem, nn.Conv2d)
             stem.weight.data = stem.weight.flip(1).contiguous()
             multiply, add = multiply[::-1], add[::-1]
         self.network = fused.half() if half else fused

@@ -71,8 +71,8 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
-class ConvBNReLU(nn.Module):
-    """Convolution without bias, batch normalization, ReLU."""
+class ConvBN(nn.Module):
+    """Convolution without bias, batch normalization."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -80,11 +80,22 @@ class ConvBNReLU(nn.Module):
         self.bn = _batch_norm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn(self.conv(x)))
+        return self.bn(self.conv(x))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that equals both."""
+        return _fold_bn(self.conv.weight, None, self.bn)
+
+
+class ConvBNReLU(ConvBN):
+    """Convolution without bias, batch normalization, ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
 
     def fused(self) -> nn.Conv2d:
         """The convolution that equals conv + bn (the ReLU stays outside)."""
-        return _conv_like(self.conv, *_fold_bn(self.conv.weight, None, self.bn))
+        return _conv_like(self.conv, *self.folded())
 
 
 class QARepVGG(nn.Module):
@@ -99,9 +110,7 @@ class QARepVGG(nn.Module):
         if identity and (stride != 1 or c_in != c_out):
             raise ValueError(f"identity needs stride 1 and c_in = c_out, got stride={stride}, {c_in} -> {c_out}")
         self.identity = identity
-        self.branch_3x3 = nn.Sequential()
-        self.branch_3x3.add_module("conv", nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False))
-        self.branch_3x3.add_module("bn", _batch_norm(c_out))
+        self.branch_3x3 = ConvBN(c_in, c_out, 3, stride)
         self.branch_1x1 = nn.Conv2d(c_in, c_out, 1, stride)
         self.post_bn = _batch_norm(c_out)
         self.rbr_reparam = nn.Conv2d(c_in, c_out, 3, stride, padding=1)
@@ -112,8 +121,9 @@ class QARepVGG(nn.Module):
 
     def fused(self) -> nn.Conv2d:
         """The 3x3 convolution that equals the three branches and both batch normalizations."""
-        weight, bias = _fold_bn(self.branch_3x3.conv.weight, None, self.branch_3x3.bn)
+        weight, bias = self.branch_3x3.folded()
         weight = weight + nn.functional.pad(self.branch_1x1.weight, [1, 1, 1, 1])
+        assert self.branch_1x1.bias is not None
         bias = bias + self.branch_1x1.bias
         if self.identity:
             weight[:, :, 1, 1] += torch.eye(len(weight), dtype=weight.dtype)
@@ -136,7 +146,9 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, block: type[QARepVGG] | type[ConvBNReLU]) -> None:
         super().__init__()
-        make = (lambda: QARepVGG(channels, channels)) if block is QARepVGG else (lambda: ConvBNReLU(channels, channels, 3))
+        make = (
+            (lambda: QARepVGG(channels, channels)) if block is QARepVGG else (lambda: ConvBNReLU(channels, channels, 3))
+        )
         self.cv1 = make()
         self.cv2 = make()
         self.alpha = nn.Parameter(torch.ones(1))
@@ -216,11 +228,17 @@ class Backbone(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.stem = Stem()
-        c_in = STEM_CHANNELS
-        for i, c_out in enumerate(STAGE_CHANNELS):
-            stage = Stage(c_in, c_out, arch.stage_hidden[i], STAGE_BOTTLENECKS[i], arch.stage_concat_intermediates[i])
-            self.add_module(f"stage{i + 1}", stage)
-            c_in = c_out
+        channels = (STEM_CHANNELS, *STAGE_CHANNELS)
+        self.stage1, self.stage2, self.stage3, self.stage4 = (
+            Stage(
+                channels[i],
+                channels[i + 1],
+                arch.stage_hidden[i],
+                STAGE_BOTTLENECKS[i],
+                arch.stage_concat_intermediates[i],
+            )
+            for i in range(4)
+        )
         self.context_module = SPP(STAGE_CHANNELS[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -317,11 +335,13 @@ class Heads(nn.Module):
 
     def __init__(self, arch: Architecture, num_classes: int) -> None:
         super().__init__()
-        for i, (c_in, inter) in enumerate(zip(NECK_CHANNELS[1:], arch.head_inter, strict=True)):
-            self.add_module(f"head{i + 1}", Head(c_in, inter, num_classes))
+        self.head1, self.head2, self.head3 = (
+            Head(c_in, inter, num_classes) for c_in, inter in zip(NECK_CHANNELS[1:], arch.head_inter, strict=True)
+        )
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        return [head(x) for head, x in zip(self.children(), features, strict=True)]
+        p3, p4, p5 = features
+        return [self.head1(p3), self.head2(p4), self.head3(p5)]
 
 
 class YoloNAS(nn.Module):
@@ -375,10 +395,10 @@ def decode(raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
         points = torch.stack([x, y], dim=-1).reshape(1, height * width, 2)  # [1, hw, 2]
         bins = torch.arange(REG_MAX + 1, dtype=torch.float32).reshape(1, 1, REG_MAX + 1, 1)
-        sides = sides.float().unflatten(1, (4, REG_MAX + 1)).flatten(3)  # [B, 4, 17, hw]
+        sides = sides.float().reshape(-1, 4, REG_MAX + 1, height * width)  # [B, 4, 17, hw]
         # Multiply and sum, not a 1x1 convolution: the expectation must stay out of quantization.
         distances = (sides.softmax(dim=2) * bins).sum(dim=2).transpose(1, 2)  # [B, hw, 4]
-        left_top, right_bottom = distances.split(2, dim=-1)
+        left_top, right_bottom = torch.split(distances, 2, dim=-1)
         boxes.append(torch.cat([points - left_top, points + right_bottom], dim=-1) * stride)
         scores.append(logits.float().flatten(2).transpose(1, 2).sigmoid())
     return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
@@ -428,10 +448,16 @@ def _fold_bn(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[T
 
 
 def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution of the same geometry with other tensors and a bias."""
     fused = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, dtype=weight.dtype
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        dtype=weight.dtype,
     )
-    fused.weight.data, fused.bias.data = weight.detach(), bias.detach()
+    fused.load_state_dict({"weight": weight, "bias": bias})
     return fused
 
 

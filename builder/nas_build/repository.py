@@ -200,7 +200,9 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
             for path in sorted(staging.rglob("*"))
             if path.is_file()
         }
-        text = json.dumps({**manifest, "version": version, "files": files}, indent=2, ensure_ascii=False, sort_keys=True)
+        text = json.dumps(
+            {**manifest, "version": version, "files": files}, indent=2, ensure_ascii=False, sort_keys=True
+        )
         _write(folders[model.name] / MANIFEST, text.encode() + b"\n")
         for path in staging.rglob("*"):
             if path.is_dir():

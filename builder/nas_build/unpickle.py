@@ -60,11 +60,8 @@ def _reconstructor(cls: type, base: type, state: Any) -> Any:
 
 _REAL: dict[str, Any] = {
     **{f"builtins.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple, int, float, bool, str)},
-    **{f"__builtin__.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple)},
     "builtins.object": object,
-    "__builtin__.object": object,
     "copyreg._reconstructor": _reconstructor,
-    "copy_reg._reconstructor": _reconstructor,
     "collections.OrderedDict": collections.OrderedDict,
     "collections.defaultdict": collections.defaultdict,
     "torch.Size": torch.Size,
@@ -75,6 +72,7 @@ _REAL: dict[str, Any] = {
     "torch.serialization._get_layout": torch.serialization._get_layout,
     **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
 }
+_PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # what pickle protocol 2 writes
 _INERT_PREFIXES = (
     "super_gradients.",
     "ultralytics.",
@@ -97,7 +95,7 @@ _INERT_PREFIXES = (
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        qualified_name = f"{module}.{name}"
+        qualified_name = f"{_PYTHON2_MODULES.get(module, module)}.{name}"
         if qualified_name in _REAL:
             return _REAL[qualified_name]
         if qualified_name.startswith(_INERT_PREFIXES):
@@ -111,7 +109,6 @@ def _load(file: Any, **_: Any) -> Any:
 
 # What torch.load asks of a pickle module.
 _PICKLE_MODULE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="nas_build.unpickle")
-
 
 
 def load(path: Path) -> Any:

@@ -1,9 +1,9 @@
 """Detect objects with a YOLO-NAS model served by Triton.
 
-    from nas_client import Detector
-    with Detector("localhost:8001") as detector:
-        detections = detector.detect("bus.jpg")
-        print(detections.names, detections.boxes_xyxy)
+from nas_client import Detector
+with Detector("localhost:8001") as detector:
+    detections = detector.detect("bus.jpg")
+    print(detections.names, detections.boxes_xyxy)
 """
 
 from .detections import Detections

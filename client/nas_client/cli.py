@@ -49,9 +49,7 @@ def detect(
     ],
     url: Url = None,
     protocol: ProtocolOption = None,
-    model: Annotated[
-        str | None, typer.Option(help="Needed when the server has several.", show_default=False)
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Needed when the server has several.", show_default=False)] = None,
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Default: the model's.", show_default=False)
     ] = None,
@@ -66,9 +64,7 @@ def detect(
         Path | None,
         typer.Option(help="Write there instead of printing; for yolo a folder of label files.", show_default=False),
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Folder for annotated pictures.", show_default=False)
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.", show_default=False)] = None,
     in_flight: Annotated[int, typer.Option(min=1, max=64, help="Requests at a time.")] = 4,
     timeout: Timeout = 60.0,
 ) -> None:
@@ -201,7 +197,9 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: _Names) -> forma
     return formats.Found(outcome.item, (image.shape[1], image.shape[0]), outcome.detections)
 
 
-def _write(found: list[formats.Found], format: formats.Format, output: Path | None, class_names: tuple[str, ...]) -> None:
+def _write(
+    found: list[formats.Found], format: formats.Format, output: Path | None, class_names: tuple[str, ...]
+) -> None:
     if format == "table":
         if output is None:
             _out.print(_table(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,12 +104,26 @@ class Detector:
         return sorted((self._describe(entry) for entry in self._transport.index()), key=lambda model: model.name)
 
     @overload
-    def detect(self, picture: Picture, **thresholds: Any) -> Detections: ...
-    @overload
-    def detect(self, picture: Sequence[Picture], **thresholds: Any) -> list[Detections]: ...
     def detect(
         self,
-        picture: Picture | Sequence[Picture],
+        picture: Picture,
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Detections: ...
+    @overload
+    def detect(
+        self,
+        picture: list[Picture] | tuple[Picture, ...],
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Detections]: ...
+    def detect(
+        self,
+        picture: Picture | list[Picture] | tuple[Picture, ...],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -153,7 +167,9 @@ class Detector:
             items: pictures, or anything `read` makes a picture of; read in the threads that send.
             read: item -> picture; may raise OSError or ValueError.
             in_flight: requests at a time; the server batches them.
-            score_threshold, iou_threshold, max_detections: as in `detect`.
+            score_threshold: as in `detect`.
+            iou_threshold: as in `detect`.
+            max_detections: as in `detect`.
 
         Raises:
             ServerUnavailable, ModelUnavailable: before the first outcome.
@@ -188,7 +204,9 @@ class Detector:
     def __enter__(self) -> Detector:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _infer(self, encoded: list[bytes], thresholds: dict[str, Any]) -> list[Detections]:

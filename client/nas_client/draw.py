@@ -40,7 +40,7 @@ def annotate(image: NDArray[np.uint8], detections: Detections) -> NDArray[np.uin
         cv2.rectangle(canvas, (x, y - tall), (x + text_width, y), colour, cv2.FILLED)
         ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else (255, 255, 255)
         cv2.putText(canvas, caption, (x, y - baseline), _FONT, scale, ink, max(1, thickness // 2), cv2.LINE_AA)
-    return canvas  # type: ignore[return-value]
+    return canvas
 
 
 def _colour(label: int) -> tuple[int, int, int]:

@@ -50,9 +50,7 @@ def to_csv(results: Sequence[Found], names: Sequence[str]) -> str:
 
 def to_yolo(results: Sequence[Found], names: Sequence[str]) -> str:
     """`label x_center y_center width height score` per detection, normalized; a comment before each picture."""
-    return "\n".join(
-        f"# {found.source.name}" + "".join(f"\n{line}" for line in yolo_lines(found)) for found in results
-    )
+    return "\n".join(f"# {found.source.name}" + "".join(f"\n{line}" for line in yolo_lines(found)) for found in results)
 
 
 def yolo_lines(found: Found) -> list[str]:
@@ -67,7 +65,7 @@ def yolo_lines(found: Found) -> list[str]:
 
 def to_coco(results: Sequence[Found], names: Sequence[str]) -> str:
     """A COCO data set with scores: images, categories (id = label + 1) and annotations (bbox xywh in pixels)."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, found in enumerate(results, start=1):
         for (left, top, right, bottom), score, label, _ in _rows(found.detections):
             width, height = right - left, bottom - top

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from geventhttpclient.response import HTTPParseError
@@ -98,9 +97,7 @@ class Transport:
         """Config of a model in its JSON form."""
         with self._errors():
             if self.address.protocol == "grpc":
-                answer = self._client().get_model_config(
-                    model, version, as_json=True, client_timeout=self._timeout_s
-                )
+                answer = self._client().get_model_config(model, version, as_json=True, client_timeout=self._timeout_s)
                 return dict(answer["config"])
             return dict(self._client().get_model_config(model, version))
 
@@ -122,7 +119,9 @@ class Transport:
         """The gRPC client is shared; HTTP clients belong to one thread each."""
         if self.address.protocol == "grpc":
             if not self._clients:
-                self._clients.append(tritonclient.grpc.InferenceServerClient(self.address.host_port, ssl=self.address.tls))
+                self._clients.append(
+                    tritonclient.grpc.InferenceServerClient(self.address.host_port, ssl=self.address.tls)
+                )
             return self._clients[0]
         if getattr(self._local, "client", None) is None:
             self._local.client = tritonclient.http.InferenceServerClient(

@@ -33,7 +33,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
-            raise UnreadableImage("more pixels than the limit (max_pixels in the config of the preprocess model)") from None
+            raise UnreadableImage(
+                "more pixels than the limit (max_pixels in the config of the preprocess model)"
+            ) from None
         raise UnreadableImage(f"OpenCV: {error.err or error}") from None
     if image is None:
         raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture, or a damaged one")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -33,5 +35,6 @@ def select(
     boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     # OpenCV keeps classes apart by shifting each by the largest coordinate, which wants coordinates from 0.
     boxes_xywh[:, :2] -= boxes_xywh[:, :2].min(axis=0)
-    kept = cv2.dnn.NMSBoxesBatched(boxes_xywh, scores[passed], labels[passed], 0.0, thresholds.iou)  # type: ignore[call-overload]
-    return passed[np.asarray(kept, np.intp)[: thresholds.max_detections]]
+    kept: Any = cv2.dnn.NMSBoxesBatched(boxes_xywh, scores[passed], labels[passed], 0.0, thresholds.iou)  # type: ignore[arg-type]
+    best: NDArray[np.intp] = passed[np.asarray(kept, np.intp)[: thresholds.max_detections]]
+    return best

@@ -133,7 +133,9 @@ class Server:
     def __enter__(self) -> Server:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _launch(self) -> None:
@@ -265,7 +267,9 @@ def _cause(log: Path) -> str:
     """What the log says went wrong: failures to load, else errors, else its end."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     failures = [m.group(1) for line in lines if (m := re.search(r"failed to load '.*?' version \d+: (.*)", line))]
-    errors = [re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"') for line in lines if re.match(r"[EF]\d{4} ", line)]
+    errors = [
+        re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"') for line in lines if re.match(r"[EF]\d{4} ", line)
+    ]
     models = [m.group(1) for line in lines if (m := re.search(r"failed to load '(.*?)' version", line))]
     if failures:
         named = [f"{model}: {failure}" for model, failure in zip(models, failures, strict=True)]

@@ -50,7 +50,9 @@ class TritonPythonModel:
         try:
             for i in range(batch):
                 # Read in place from Triton's shared memory; the results are copied before the next run reuses them.
-                results = self._request.infer({name: array[i : i + 1] for name, array in inputs.items()}, share_inputs=True)
+                results = self._request.infer(
+                    {name: array[i : i + 1] for name, array in inputs.items()}, share_inputs=True
+                )
                 rows.append([results[name] for name in self._outputs])
         except RuntimeError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"OpenVINO: {error}"))

@@ -1,0 +1,128 @@
+"""Shared fixtures: the samples, networks, one model repository of all six models, and one real Triton on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nas_build import build, checkpoint, network
+from nas_build.network import YoloNAS
+from nas_ensembles import images
+from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
+from nas_serve import Server
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "samples"
+DEMO = SAMPLES / "yolo_nas_s_demo.safetensors"
+PICTURES = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".jpg", ".png"))
+CUSTOM_NAMES = ("bolt", "nut", "schräge Mutter")
+CUSTOM_PROCESSING = {
+    "class_names": list(CUSTOM_NAMES),
+    "image_processor": {
+        "ComposeProcessing": {
+            "processings": [
+                {"ReverseImageChannels": {}},
+                {"DetectionLongestMaxSizeRescale": {"output_shape": [640, 640]}},
+                {"DetectionBottomRightPadding": {"output_shape": [640, 640], "pad_value": 114}},
+                {"ImagePermute": {"permutation": [2, 0, 1]}},
+            ]
+        }
+    },
+    "iou": 0.65,
+    "conf": 0.5,
+}
+
+
+def canvas_of(path: Path, spec: LetterboxSpec = LetterboxSpec()) -> NDArray[np.uint8]:
+    """(3, H, W) uint8 RGB of a picture file."""
+    boxed = letterbox(images.decode(path.read_bytes()), spec)
+    out = np.empty((3, *spec.size_hw), np.uint8)
+    to_planes(boxed.canvas, out)
+    return out
+
+
+def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 255) -> YoloNAS:
+    """A network with random weights whose outputs depend on the picture: batch statistics of the samples."""
+    torch.manual_seed(7)
+    model = network.build(variant, num_classes)
+    batch = torch.from_numpy(np.stack([canvas_of(path)[:, ::2, ::2] for path in PICTURES])).float() * pixel_scale
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the running statistics become those of the one batch
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, std=0.1)
+    for head in (model.heads.head1, model.heads.head2, model.heads.head3):
+        torch.nn.init.normal_(head.cls_pred.weight, std=0.15)
+        torch.nn.init.constant_(head.cls_pred.bias, -4.0)
+        torch.nn.init.normal_(head.reg_pred.weight, std=0.15)
+    with torch.no_grad():
+        model.train()(batch)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def demo() -> checkpoint.Checkpoint:
+    return checkpoint.load(DEMO)
+
+
+@pytest.fixture(scope="session")
+def demo_network(demo: checkpoint.Checkpoint) -> YoloNAS:
+    return demo.network()
+
+
+@pytest.fixture(scope="session")
+def networks(demo_network: YoloNAS) -> dict[str, YoloNAS]:
+    """S is the demo; M has 80 classes; L has three, wants BGR, bottom-right padding and undivided pixels."""
+    return {"s": demo_network, "m": lively("m", 80), "l": lively("l", len(CUSTOM_NAMES), pixel_scale=1.0)}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(networks: dict[str, YoloNAS], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file per variant, each of another kind."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    files = {"s": DEMO, "m": folder / "medium.safetensors", "l": folder / "large.pth"}
+    save_file({key: value.contiguous() for key, value in networks["m"].state_dict().items()}, files["m"])
+    ema = {f"module.{key}": value for key, value in networks["l"].state_dict().items()}
+    net = {key: torch.zeros_like(value) for key, value in ema.items()}
+    torch.save({"net": net, "ema_net": ema, "epoch": 3, "processing_params": CUSTOM_PROCESSING}, files["l"])
+    return files
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All six variant x precision combinations, built by the builder."""
+    folder = tmp_path_factory.mktemp("repository")
+    for variant, path in checkpoints.items():
+        for precision in ("fp16", "int8"):
+            options = build.Options(
+                weights="demo" if variant == "s" else str(path),
+                variant=variant,  # type: ignore[arg-type]
+                precision=precision,  # type: ignore[arg-type]
+                model_repository=folder,
+            )
+            assert build.build(options).built
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Triton for the whole run, on free ports."""
+    log = tmp_path_factory.mktemp("server") / "tritonserver.log"
+    with Server(repository, log=log) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def coco_data() -> Path:
+    """Folder of test data that does not ship: coco8, tiny_coco, pictures."""
+    folder = Path(os.environ.get("NAS_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "coco8").is_dir():
+        pytest.skip("no test data beside the checkout; NAS_TEST_DATA names its folder")
+    return folder

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from nas_ensembles import images
+
+
+def encoded(image: np.ndarray, suffix: str) -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Insert an APP1 segment with one EXIF tag after the start of the JPEG."""
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    segment = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jpg"])
+def test_decodes_to_rgb(suffix: str) -> None:
+    bgr = np.zeros((40, 60, 3), np.uint8)
+    bgr[..., 2] = 200  # red
+    image = images.decode(encoded(bgr, suffix))
+    assert image.shape == (40, 60, 3) and image.dtype == np.uint8
+    np.testing.assert_allclose(image[20, 30], [200, 0, 0], atol=3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "top_left_is_white"),
+    [(1, True), (2, False), (3, False), (4, False), (5, True), (6, False), (7, False), (8, False)],
+)
+def test_exif_orientation_is_applied(orientation: int, top_left_is_white: bool) -> None:
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:16, :16] = 255  # white in the top left corner of the stored pixels
+    image = images.decode(with_exif_orientation(encoded(picture, ".jpg"), orientation))
+    assert image.shape[:2] == ((64, 32) if orientation >= 5 else (32, 64))
+    assert (image[4, 4].min() > 200) == top_left_is_white
+
+
+def test_greyscale_becomes_three_channels() -> None:
+    image = images.decode(encoded(np.full((10, 12), 77, np.uint8), ".png"))
+    np.testing.assert_array_equal(image, np.full((10, 12, 3), 77))
+
+
+def test_alpha_is_dropped() -> None:
+    bgra = np.zeros((10, 12, 4), np.uint8)
+    bgra[...] = (10, 20, 30, 128)
+    np.testing.assert_array_equal(images.decode(encoded(bgra, ".png"))[0, 0], [30, 20, 10])
+
+
+def test_sixteen_bits_become_eight() -> None:
+    image = images.decode(encoded(np.full((10, 12), 0x80FF, np.uint16), ".png"))
+    assert image.dtype == np.uint8 and image[0, 0, 0] == 0x80
+
+
+def test_zero_bytes() -> None:
+    with pytest.raises(images.UnreadableImage, match="zero bytes"):
+        images.decode(b"")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_what_is_no_picture(data: bytes) -> None:
+    with pytest.raises(images.UnreadableImage, match=f"{len(data)} bytes that are no"):
+        images.decode(data)
+
+
+def test_pixel_limit_holds_before_anything_is_allocated() -> None:
+    """A PNG header that claims 100 000 x 100 000 pixels: 30 GB if it were decoded."""
+    header = encoded(np.zeros((4, 4, 3), np.uint8), ".png")
+    ihdr = header[12:16] + struct.pack(">II", 100_000, 100_000) + header[24:29]
+    huge = header[:12] + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + header[33:]
+    code = (
+        "import sys; from nas_ensembles import images\n"
+        "try: images.decode(sys.stdin.buffer.read())\n"
+        "except images.UnreadableImage as error: print(error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        input=huge,
+        capture_output=True,
+        env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": "1000000"},
+        check=True,
+        timeout=60,
+    )
+    assert b"more pixels than the limit" in result.stdout
