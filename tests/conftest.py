@@ -38,8 +38,9 @@ CUSTOM_PROCESSING = {
 }
 
 
-def canvas_of(path: Path, spec: LetterboxSpec = LetterboxSpec()) -> NDArray[np.uint8]:
+def canvas_of(path: Path, spec: LetterboxSpec | None = None) -> NDArray[np.uint8]:
     """(3, H, W) uint8 RGB of a picture file."""
+    spec = spec or LetterboxSpec()
     boxed = letterbox(images.decode(path.read_bytes()), spec)
     out = np.empty((3, *spec.size_hw), np.uint8)
     to_planes(boxed.canvas, out)
@@ -47,19 +48,25 @@ def canvas_of(path: Path, spec: LetterboxSpec = LetterboxSpec()) -> NDArray[np.u
 
 
 def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 255) -> YoloNAS:
-    """A network with random weights whose outputs depend on the picture: batch statistics of the samples."""
+    """A network with random weights that detects things: its outputs depend on the picture.
+
+    Batch statistics are those of the samples. Batch normalization keeps most values off the ReLU's kink, so that
+    rounding is not amplified from layer to layer, as it is not in a trained network.
+    """
     torch.manual_seed(7)
     model = network.build(variant, num_classes)
     batch = torch.from_numpy(np.stack([canvas_of(path)[:, ::2, ::2] for path in PICTURES])).float() * pixel_scale
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the running statistics become those of the one batch
-        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
-            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.constant_(module.weight, 0.5)
+            torch.nn.init.constant_(module.bias, 1.0)
     for head in (model.heads.head1, model.heads.head2, model.heads.head3):
-        torch.nn.init.normal_(head.cls_pred.weight, std=0.15)
-        torch.nn.init.constant_(head.cls_pred.bias, -4.0)
-        torch.nn.init.normal_(head.reg_pred.weight, std=0.15)
+        for convolution, spread, bias in ((head.cls_pred, 2.5, -5.0), (head.reg_pred, 1.0, 0.0)):
+            weight = torch.randn_like(convolution.weight)
+            weight -= weight.mean(dim=1, keepdim=True)
+            convolution.weight.data = weight * spread / weight.shape[1] ** 0.5
+            torch.nn.init.constant_(convolution.bias, bias)
     with torch.no_grad():
         model.train()(batch)
     return model.eval()

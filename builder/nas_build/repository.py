@@ -135,7 +135,7 @@ class ServedModel:
 
 def render(config: pb.ModelConfig) -> str:
     """Text of a config.pbtxt; map entries sorted, so that the same config is the same text."""
-    return text_format.MessageToString(config)  # type: ignore[no-any-return]
+    return text_format.MessageToString(config, as_utf8=True)  # type: ignore[no-any-return]
 
 
 def _set_parameters(config: pb.ModelConfig, parameters: Mapping[str, Any]) -> None:

@@ -101,9 +101,7 @@ torch.save({form}, {path!r})
 
 
 @pytest.mark.parametrize("form", ["root", "{'model': root, 'ema': None, 'epoch': -1}"])
-def test_pickled_module_without_super_gradients(
-    form: str, weights: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_pickled_module_without_super_gradients(form: str, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """A pickle of a whole module, written by another process that has the classes; this one has not."""
     path = tmp_path / "yolo_nas_s.pt"
     code = PICKLE_MODULE.format(paths=sys.path, demo=str(DEMO), path=str(path), form=form)
@@ -180,7 +178,9 @@ def test_another_architecture(tmp_path: Path) -> None:
 
 def test_another_width(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({**weights, "heads.head1.cls_pred.weight": torch.zeros(80, 48, 1, 1)}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"not YOLO-NAS S, M or L: .*\(80, 48, 1, 1\); expected .*64 or 96 or 128"):
+    with pytest.raises(
+        CheckpointError, match=r"not YOLO-NAS S, M or L: .*\(80, 48, 1, 1\); expected .*64 or 96 or 128"
+    ):
         checkpoint.load(tmp_path / "x.pth")
 
 

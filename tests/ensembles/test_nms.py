@@ -59,7 +59,9 @@ def test_one_anchor_may_have_several_labels() -> None:
 
 def test_score_must_exceed_the_threshold() -> None:
     boxes = boxes_of([0, 0, 9, 9], [20, 20, 30, 30])
-    kept = select(boxes, np.float32([0.5, np.nextafter(np.float32(0.5), np.float32(1))]), np.int32([0, 0]), Thresholds(score=0.5))
+    kept = select(
+        boxes, np.float32([0.5, np.nextafter(np.float32(0.5), np.float32(1))]), np.int32([0, 0]), Thresholds(score=0.5)
+    )
     assert kept.tolist() == [1]
 
 

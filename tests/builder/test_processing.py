@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CUSTOM_PROCESSING
+from nas_build.errors import ProcessingError
+from nas_build.processing import COCO, Processing, compile_processing
+from nas_ensembles.letterbox import LetterboxSpec
+
+RESCALE = {"DetectionLongestMaxSizeRescale": {"output_shape": [636, 636]}}
+CENTER = {"DetectionCenterPadding": {"output_shape": [640, 640], "pad_value": 114}}
+STANDARDIZE: dict[str, Any] = {"StandardizeImage": {"max_value": 255.0}}
+PERMUTE = {"ImagePermute": {"permutation": [2, 0, 1]}}
+REVERSE: dict[str, Any] = {"ReverseImageChannels": {}}
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+NORMALIZE = {"NormalizeImage": {"mean": MEAN, "std": STD}}
+
+
+def compiled(*steps: Any, **params: Any) -> Processing:
+    return compile_processing({"image_processor": {"ComposeProcessing": {"processings": list(steps)}}, **params})
+
+
+def test_coco() -> None:
+    assert compiled(RESCALE, CENTER, STANDARDIZE, PERMUTE, iou=0.7, conf=0.25) == COCO
+
+
+def test_custom_swaps_channels_pads_bottom_right_and_does_not_divide() -> None:
+    expected = Processing(
+        LetterboxSpec((640, 640), (640, 640), 114, "top_left"), True, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), 0.5, 0.65
+    )
+    assert compile_processing(CUSTOM_PROCESSING) == expected
+
+
+@pytest.mark.parametrize(
+    "steps", [[STANDARDIZE, REVERSE, NORMALIZE], [REVERSE, NORMALIZE, STANDARDIZE], [NORMALIZE, REVERSE]]
+)
+def test_values_are_those_of_the_steps_in_their_order(steps: list[Any]) -> None:
+    pixel = np.array([10.0, 100.0, 200.0])
+    expected = pixel
+    for step in steps:
+        expected = {
+            "StandardizeImage": lambda x: x / 255.0,
+            "ReverseImageChannels": lambda x: x[::-1],
+            "NormalizeImage": lambda x: (x - MEAN) / STD,
+        }[next(iter(step))](expected)
+    got = compiled(RESCALE, CENTER, *steps, PERMUTE)
+    seen = pixel[::-1] if got.bgr else pixel
+    np.testing.assert_allclose(seen * got.multiply + got.add, expected, rtol=1e-12)
+
+
+def test_two_swaps_are_none() -> None:
+    assert not compiled(REVERSE, RESCALE, CENTER, REVERSE, STANDARDIZE).bgr
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([RESCALE, CENTER, {"GaussianBlur": {}}], "hold the step 'GaussianBlur', which cannot be compiled"),
+        ([{"DetectionRescale": {"output_shape": [640, 640]}}, STANDARDIZE], "hold the step 'DetectionRescale'"),
+        ([RESCALE, STANDARDIZE], "lack a padding to a fixed size"),
+        ([CENTER, STANDARDIZE], "lack DetectionLongestMaxSizeRescale"),
+        ([RESCALE, STANDARDIZE, CENTER], "DetectionCenterPadding appears twice or out of order"),
+        ([CENTER, RESCALE], "DetectionLongestMaxSizeRescale appears twice or out of order"),
+        ([RESCALE, CENTER, {"ImagePermute": {"permutation": [1, 2, 0]}}], r"expected permutation \(2, 0, 1\)"),
+        ([RESCALE, {"DetectionCenterPadding": {"output_shape": [640, 640], "pad_value": [1, 2, 3]}}], "one grey"),
+        (
+            [RESCALE, {"DetectionCenterPadding": {"output_shape": [600, 600], "pad_value": 0}}],
+            "do not make a letterbox",
+        ),
+        ([RESCALE, {"DetectionCenterPadding": {"pad_value": 0}}], "expected output_shape"),
+        ([RESCALE, CENTER, {"StandardizeImage": {"max_value": 0}}], "divide by zero"),
+        ([{"a": {}, "b": {}}], "expected {step: {argument: value}}"),
+    ],
+)
+def test_what_cannot_be_compiled_is_named(steps: list[Any], message: str) -> None:
+    with pytest.raises(ProcessingError, match=message):
+        compiled(*steps)

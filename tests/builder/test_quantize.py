@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import PICTURES, canvas_of
+from nas_build import check, export, quantize
+from nas_build.errors import CalibrationError
+from nas_build.export import Engine
+from nas_build.network import YoloNAS
+from nas_build.processing import COCO
+from onnx import TensorProto, numpy_helper
+
+
+@pytest.fixture(scope="module")
+def reference(demo_network: YoloNAS) -> Engine:
+    return Engine(demo_network, COCO, half=False)
+
+
+@pytest.fixture(scope="module")
+def ranges(reference: Engine) -> dict[str, float]:
+    return quantize.calibrate(reference, [canvas_of(path) for path in PICTURES])
+
+
+@pytest.fixture(scope="module")
+def fp16(demo_network: YoloNAS) -> onnx.ModelProto:
+    return export.export(Engine(demo_network, COCO), (640, 640), "s")
+
+
+@pytest.fixture(scope="module")
+def int8(fp16: onnx.ModelProto, ranges: dict[str, float]) -> onnx.ModelProto:
+    return quantize.insert_qdq(fp16, ranges)
+
+
+def test_every_convolution_has_a_range(ranges: dict[str, float], int8: onnx.ModelProto) -> None:
+    convolutions = {n.name for n in int8.graph.node if n.op_type in ("Conv", "ConvTranspose")}
+    assert convolutions == ranges.keys() and len(ranges) == 100
+    assert all(value > 0 for value in ranges.values())
+    assert 0.9 <= ranges["backbone.stem.conv.conv"] <= 1.01  # pixels / 255
+
+
+def test_convolutions_read_dequantized_tensors_and_plain_biases(int8: onnx.ModelProto) -> None:
+    producer = {output: node for node in int8.graph.node for output in node.output}
+    initializers = {i.name: i for i in int8.graph.initializer}
+    for node in int8.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        data, weight = producer[node.input[0]], producer[node.input[1]]
+        assert data.op_type == weight.op_type == "DequantizeLinear"
+        assert producer[data.input[0]].op_type == "QuantizeLinear"
+        assert initializers[weight.input[0]].data_type == TensorProto.INT8
+        assert initializers[node.input[2]].data_type == TensorProto.FLOAT16  # a quantized bias stops TensorRT
+        scale = numpy_helper.to_array(initializers[weight.input[1]])
+        out_channels = initializers[weight.input[0]].dims[0]
+        assert scale.shape == ((out_channels,) if node.op_type == "Conv" else ())
+
+
+def test_symmetric_and_nothing_else_is_quantized(int8: onnx.ModelProto) -> None:
+    initializers = {i.name: i for i in int8.graph.initializer}
+    consumers: dict[str, set[str]] = {}
+    for node in int8.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, set()).add(node.op_type)
+    for node in int8.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = numpy_helper.to_array(initializers[node.input[2]])
+            scale = numpy_helper.to_array(initializers[node.input[1]])
+            assert zero.dtype == np.int8 and not zero.any()
+            assert scale.dtype == np.float16 and (scale > 0).all()
+        if node.op_type == "DequantizeLinear":
+            assert consumers[node.output[0]] <= {"Conv", "ConvTranspose"}
+
+
+def test_convolutions_that_share_an_input_share_its_scale(int8: onnx.ModelProto) -> None:
+    quantizers = [n for n in int8.graph.node if n.op_type == "QuantizeLinear"]
+    assert len({n.input[0] for n in quantizers}) == len(quantizers) < 100
+    readers = {n.name: n.input[0] for n in int8.graph.node if n.op_type == "Conv"}
+    csp = "backbone.stage1.blocks"
+    assert readers[f"{csp}.conv1.conv"] == readers[f"{csp}.conv2.conv"]
+
+
+def test_types_are_consistent(int8: onnx.ModelProto) -> None:
+    onnx.shape_inference.infer_shapes(int8, check_type=True, strict_mode=True, data_prop=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_come_back_within_half_a_step(dtype: type, per_channel: bool) -> None:
+    rng = np.random.default_rng(0)
+    weights = (rng.normal(size=(8, 4, 3, 3)) * np.logspace(-6, 1, 8).reshape(-1, 1, 1, 1)).astype(dtype)
+    weights[3] = 0
+    values, scales = quantize.quantize_weights(weights, per_channel)
+    assert values.dtype == np.int8 and values.min() >= -127 and scales.dtype == dtype
+    step = scales.astype(np.float64).reshape(-1, 1, 1, 1) if per_channel else np.float64(scales)
+    # Half a step, and for the largest of a channel what rounding the scale itself to float16 costs.
+    slack = 0.5 + 127 * (2**-11 if dtype == np.float16 else 1e-7)
+    smallest = np.finfo(dtype).smallest_subnormal * 128
+    assert (np.abs(values * step - weights.astype(np.float64)) <= np.maximum(slack * step, smallest)).all()
+
+
+def test_histogram_keeps_counts_when_the_range_grows() -> None:
+    histogram = quantize.Histogram()
+    for scale in (0.0, 0.1, 5.0, 0.3, 80.0):
+        histogram.add(torch.linspace(-scale, scale, 1001))
+    assert histogram.counts.sum() == 5 * 1001
+    assert histogram.limit >= 80
+
+
+def test_range_clips_one_outlier_but_not_a_plain_tensor() -> None:
+    plain, outlier = quantize.Histogram(), quantize.Histogram()
+    uniform = torch.linspace(-1, 1, 100_000)
+    plain.add(uniform)
+    outlier.add(torch.cat([uniform, torch.tensor([30.0])]))
+    assert 0.98 <= plain.amax() <= 1.02
+    assert outlier.amax() < 25
+
+
+def test_no_picture(reference: Engine) -> None:
+    with pytest.raises(CalibrationError, match="no pictures to calibrate with"):
+        quantize.calibrate(reference, [])
+
+
+def test_int8_finds_the_same_objects(int8: onnx.ModelProto, reference: Engine) -> None:
+    agreement = check.compare(int8, reference, [canvas_of(path) for path in PICTURES])
+    assert agreement.detections >= 8
+    assert agreement.detections_found == agreement.detections
+    assert agreement.logit_correlation > 0.98
+    check.require(agreement, "int8", "s")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from nas_build import repository
+from nas_build.errors import RepositoryError
+from nas_build.repository import ServedModel, install, read_manifest, versions
+from nas_ensembles.letterbox import LetterboxSpec
+from tritonclient.grpc import model_config_pb2 as pb
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MODEL = ServedModel(
+    name="yolo_nas_s_int8",
+    letterbox=LetterboxSpec(),
+    candidates=1024,
+    max_batch_size=8,
+    max_pixels=50_000_000,
+    score_threshold=0.25,
+    iou_threshold=0.7,
+    parameters={"class_names": ["Käfer", 'a "quoted" name'], "variant": "s", "precision": "int8"},
+    engine_parameters={"INFERENCE_PRECISION_HINT": "f32"},
+)
+NAMES = ["yolo_nas_s_int8_preprocess", "yolo_nas_s_int8_engine", "yolo_nas_s_int8_postprocess", "yolo_nas_s_int8"]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rendered_config_matches_golden(name: str) -> None:
+    """The golden files were read line by line; they are parsed, so that layout does not matter."""
+    expected = text_format.Parse((GOLDEN / f"{name}.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    assert text_format.Parse(repository.render(MODEL.configs()[name]), pb.ModelConfig()) == expected
+
+
+def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    assert install(folder, MODEL, b"graph", {"inputs": {"x": 1}}) == 1
+    assert sorted(p.name for p in folder.iterdir()) == sorted(NAMES)
+    assert (folder / "yolo_nas_s_int8_engine/1/model.onnx").read_bytes() == b"graph"
+    for stage in ("preprocess", "postprocess"):
+        files = {p.name for p in (folder / f"yolo_nas_s_int8_{stage}/1").rglob("*.py")}
+        assert files == {"model.py", "__init__.py", "contract.py", "images.py", "letterbox.py", "nms.py"}
+    manifest = read_manifest(folder, MODEL.name)
+    assert manifest and manifest["inputs"] == {"x": 1} and len(manifest["files"]) == len(tree(folder)) - 1
+
+
+def test_the_next_install_is_a_new_version_and_the_old_one_stays(tmp_path: Path) -> None:
+    install(tmp_path, MODEL, b"old", {})
+    before = tree(tmp_path)
+    assert install(tmp_path, MODEL, b"new", {}) == 2
+    after = tree(tmp_path)
+    assert before.items() <= after.items()
+    assert all(versions(tmp_path, name) == [1, 2] for name in NAMES)
+    assert after["yolo_nas_s_int8_engine/2/model.onnx"] == b"new"
+
+
+def test_two_installs_are_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        install(tmp_path / folder, MODEL, b"graph", {"inputs": {}})
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@pytest.mark.parametrize("change", ["removed", "changed", "manifest"])
+def test_a_manifest_counts_only_while_its_files_are_intact(change: str, tmp_path: Path) -> None:
+    install(tmp_path, MODEL, b"graph", {})
+    graph = tmp_path / "yolo_nas_s_int8_engine/1/model.onnx"
+    if change == "removed":
+        graph.unlink()
+    elif change == "changed":
+        graph.write_bytes(b"other")
+    else:
+        (tmp_path / "yolo_nas_s_int8/1/manifest.json").write_text("{")
+    assert read_manifest(tmp_path, MODEL.name) is None
+
+
+@pytest.mark.parametrize("fails_at", range(1, 9))
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_failure_at_any_rename_leaves_the_repository_as_it_was(
+    fails_at: int, earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if earlier:
+        install(tmp_path, MODEL, b"old", {})
+    elif fails_at > 4:
+        pytest.skip("a first install renames four folders")
+    before = tree(tmp_path)
+    calls = 0
+
+    def failing(real: object) -> object:
+        def rename(self: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise OSError(28, os.strerror(28))
+            return real(self, target)  # type: ignore[operator,no-any-return]
+
+        return rename
+
+    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    monkeypatch.setattr(Path, "replace", failing(Path.replace))
+    changed = ServedModel(**{**MODEL.__dict__, "max_batch_size": 4})
+    with pytest.raises(RepositoryError, match="No space left on device. Nothing was installed"):
+        install(tmp_path, changed, b"new", {})
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.glob(".nas-build-*"))
+
+
+def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".nas-build-999999999-abc"
+    left.mkdir()
+    ours = tmp_path / f".nas-build-{os.getpid()}-abc"
+    ours.mkdir()
+    install(tmp_path, MODEL, b"graph", {})
+    assert not left.exists() and ours.exists()
+
+
+def test_a_repository_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("")
+    with pytest.raises(RepositoryError, match=r"models: cannot write the model repository: File exists.*--model-repo"):
+        install(tmp_path / "models", MODEL, b"graph", {})
