@@ -62,7 +62,7 @@ def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 
             torch.nn.init.constant_(module.weight, 0.5)
             torch.nn.init.constant_(module.bias, 1.0)
     for head in (model.heads.head1, model.heads.head2, model.heads.head3):
-        for convolution, spread, bias in ((head.cls_pred, 2.5, -5.0), (head.reg_pred, 1.0, 0.0)):
+        for convolution, spread, bias in ((head.cls_pred, 2.5, -4.0), (head.reg_pred, 1.0, 0.0)):
             weight = torch.randn_like(convolution.weight)
             weight -= weight.mean(dim=1, keepdim=True)
             convolution.weight.data = weight * spread / weight.shape[1] ** 0.5

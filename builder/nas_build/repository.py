@@ -231,13 +231,20 @@ def _move_into_place(source: Path, target: Path, version: str, undo: contextlib.
 
 @contextlib.contextmanager
 def _staging(repository: Path) -> Iterator[Path]:
-    """A hidden folder in the repository (renames need one file system), removed however the build ends."""
+    """A hidden folder on the repository's file system (renames need that), removed however the build ends.
+
+    Beside the repository, because Triton takes every folder in it for a model, hidden ones too; inside only if the
+    repository is a mount point or its parent cannot be written.
+    """
+    repository = repository.absolute()
     repository.mkdir(parents=True, exist_ok=True)
-    for left in repository.glob(f"{_STAGING_PREFIX}*"):
+    beside = repository.parent.stat().st_dev == repository.stat().st_dev and os.access(repository.parent, os.W_OK)
+    base = repository.parent if beside else repository
+    for left in base.glob(f"{_STAGING_PREFIX}*"):
         pid = left.name.removeprefix(_STAGING_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():  # of a build that was killed
             shutil.rmtree(left, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
+    staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=base))
     try:
         yield staging
     finally:
@@ -262,8 +269,8 @@ def check_writable(repository: Path) -> None:
     Raises:
         RepositoryError: if nothing can be written into the folder.
     """
-    with _repository_errors(repository), _staging(repository) as staging:
-        _write(staging / CONFIG, b"")
+    with _repository_errors(repository), _staging(repository), tempfile.TemporaryFile(dir=repository):
+        pass
 
 
 def _write_python_model(stage: str, folder: Path) -> None:

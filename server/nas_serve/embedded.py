@@ -268,7 +268,9 @@ def _cause(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     failures = [m.group(1) for line in lines if (m := re.search(r"failed to load '.*?' version \d+: (.*)", line))]
     errors = [
-        re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"') for line in lines if re.match(r"[EF]\d{4} ", line)
+        re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"')
+        for line in lines
+        if re.match(r"[EF]\d{4} ", line) and "CudaDriverHelper" not in line
     ]
     models = [m.group(1) for line in lines if (m := re.search(r"failed to load '(.*?)' version", line))]
     if failures:

@@ -93,7 +93,8 @@ def convert(source, cls=Block):
 root = convert(network, YoloNAS_S)
 root._class_names = ["a%d" % i for i in range(80)]
 root._image_processor = ComposeProcessing([
-    DetectionLongestMaxSizeRescale(output_shape=(600, 600)), DetectionCenterPadding(output_shape=(640, 640), pad_value=7),
+    DetectionLongestMaxSizeRescale(output_shape=(600, 600)),
+    DetectionCenterPadding(output_shape=(640, 640), pad_value=7),
     StandardizeImage(max_value=255.0), ImagePermute(permutation=(2, 0, 1))])
 root._default_nms_iou, root._default_nms_conf = 0.6, 0.4
 torch.save({form}, {path!r})

@@ -106,7 +106,7 @@ def test_a_failure_at_any_rename_leaves_the_repository_as_it_was(
     with pytest.raises(RepositoryError, match="No space left on device. Nothing was installed"):
         install(tmp_path, changed, b"new", {})
     assert tree(tmp_path) == before
-    assert not list(tmp_path.glob(".nas-build-*"))
+    assert not list(tmp_path.parent.glob(f".nas-build-{os.getpid()}-*"))
 
 
 def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
@@ -114,8 +114,20 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
     left.mkdir()
     ours = tmp_path / f".nas-build-{os.getpid()}-abc"
     ours.mkdir()
-    install(tmp_path, MODEL, b"graph", {})
+    install(tmp_path / "models", MODEL, b"graph", {})
     assert not left.exists() and ours.exists()
+
+
+def test_nothing_but_models_is_ever_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton takes every folder there for a model, and one without a config stops a starting server."""
+    seen: set[str] = set()
+    real = repository._write
+    monkeypatch.setattr(
+        repository, "_write", lambda path, data: (seen.update(os.listdir(tmp_path / "models")), real(path, data))
+    )
+    install(tmp_path / "models", MODEL, b"graph", {})
+    install(tmp_path / "models", MODEL, b"other", {})
+    assert seen == set(NAMES)
 
 
 def test_a_repository_that_is_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+# Everything runs in .venv. `make quickstart` tries it all; `make test` checks it all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := yolo_nas_s_int8
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}; name another with make PYTHON=python3.11"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# torch first and by its exact version, so that one already there is taken.
+	$(BIN)/python -m pip install "$$(sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)"
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@
+
+quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop
+	$(BIN)/nas-build --weights demo --variant s --precision int8
+	$(BIN)/nas-serve --model $(DEMO) --http-port 0 --grpc-port 0 --metrics-port 0 -- \
+		$(BIN)/nas-client detect samples/bus.jpg --save output
+	@echo 'The annotated picture is output/bus.jpg'
+
+test: $(STAMP)  ## Run all tests against a real Triton
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## Measure latency beside OpenVINO and PyTorch in one run
+	$(BIN)/python benchmarks/latency.py
+
+clean:  ## Remove the environment, what was built and what was drawn
+	rm -rf $(VENV) output model_repository/yolo_nas_*

@@ -1,0 +1,171 @@
+"""nas-client as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import PICTURES, SAMPLES
+from nas_serve import Server
+
+CLIENT = Path(sys.executable).parent / "nas-client"
+
+
+class Run:
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.environment = os.environ | {"NAS_URL": server.grpc_url, "NAS_HTTP_URL": server.http_url}
+        self.folder = folder
+
+    def __call__(self, *arguments: object, code: int = 0, stdin: bytes | None = None) -> tuple[str, str]:
+        result = subprocess.run(
+            [str(CLIENT), *map(str, arguments)],
+            capture_output=True,
+            input=stdin,
+            env=self.environment,
+            cwd=self.folder,
+            timeout=120,
+            check=False,
+        )
+        out, errors = result.stdout.decode(), result.stderr.decode()
+        assert result.returncode == code, errors
+        assert "Traceback" not in errors
+        return out, " ".join(errors.split())
+
+
+@pytest.fixture
+def run(server: Server, tmp_path: Path) -> Run:
+    return Run(server, tmp_path)
+
+
+@pytest.fixture
+def detect(run: Run) -> partial[tuple[str, str]]:
+    return partial(run, "detect", "--model", "yolo_nas_s_int8")
+
+
+def test_table(detect: partial) -> None:
+    out, _ = detect(SAMPLES / "chelsea.png")
+    assert "cat" in out and "chelsea.png" in out and "score" in out
+
+
+def test_formats_agree(detect: partial) -> None:
+    whole = json.loads(detect(SAMPLES, "--format", "json")[0])
+    assert [Path(r["source"]).name for r in whole] == [p.name for p in PICTURES]
+    lines = [json.loads(line) for line in detect(SAMPLES, "--format", "jsonl")[0].splitlines()]
+    assert lines == whole
+    count = sum(len(r["detections"]) for r in whole)
+    assert len(list(csv.reader(io.StringIO(detect(SAMPLES, "--format", "csv")[0])))) == count + 1
+    assert len(json.loads(detect(SAMPLES, "--format", "coco")[0])["annotations"]) == count
+    yolo = detect(SAMPLES, "--format", "yolo")[0].splitlines()
+    assert len([line for line in yolo if not line.startswith("#")]) == count
+
+
+def test_http_gives_the_same(detect: partial) -> None:
+    assert detect(SAMPLES, "--format", "jsonl") == detect(SAMPLES, "--format", "jsonl", "--protocol", "http")
+
+
+def test_one_bad_file_among_many(detect: partial, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    good = SAMPLES / "chelsea.png"
+    out, errors = detect("bad.jpg", good, "missing.jpg", good, "--format", "jsonl", "--save", "out", code=1)
+    assert [json.loads(line)["detections"][0]["name"] for line in out.splitlines()] == ["cat", "cat"]
+    assert "bad.jpg: image[0] of 1: 10 bytes that are no" in errors
+    assert "missing.jpg: no such file" in errors and "2 of 4 pictures failed" in errors
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["chelsea.png", "chelsea_2.png"]
+
+
+def test_save_draws_upright_pictures(detect: partial, tmp_path: Path) -> None:
+    detect(SAMPLES, "--save", "deep/er")
+    for path in PICTURES:
+        before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "deep/er" / path.name))
+        assert before.shape == after.shape and (before != after).any()
+
+
+def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "bus.jpg", tmp_path)
+    files = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    files.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{web.server_port}"
+        out, errors = detect(
+            "-",
+            f"{url}/bus.jpg",
+            "b*.jpg",
+            f"{url}/no.jpg",
+            "--format",
+            "jsonl",
+            code=1,
+            stdin=(SAMPLES / "bus.jpg").read_bytes(),
+        )
+        web.shutdown()
+        thread.join()
+    results = [json.loads(line) for line in out.splitlines()]
+    assert [r["source"] for r in results] == ["-", f"{url}/bus.jpg", "bus.jpg"]
+    assert results[0]["detections"] == results[1]["detections"] == results[2]["detections"]
+    assert "no.jpg: cannot download: Client error '404" in errors
+
+
+def test_output_files(detect: partial, tmp_path: Path) -> None:
+    out, _ = detect(SAMPLES, "--format", "yolo", "--output", "labels")
+    assert out == "" and sorted(p.name for p in (tmp_path / "labels").iterdir()) == [f"{p.stem}.txt" for p in PICTURES]
+    out, _ = detect(SAMPLES, "--format", "json", "--output", "x.json")
+    assert out == "" and len(json.loads((tmp_path / "x.json").read_text())) == len(PICTURES)
+
+
+def test_nothing_found(detect: partial) -> None:
+    out, _ = detect(SAMPLES / "chelsea.png", "--score-threshold", "1")
+    assert "nothing found" in out
+
+
+def test_models(run: Run) -> None:
+    out, _ = run("models")
+    assert "yolo_nas_m_fp16" in out and "READY" in out and "80: person, bicycle, car" in out
+    listed = json.loads(run("models", "--json")[0])
+    assert {m["name"]: m for m in listed}["yolo_nas_l_int8"]["parameters"]["precision"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["detect", "x.jpg", "--model", "nope"], 1, "nope: no such model on"),
+        (["detect", "x.jpg"], 1, "serves 6 models"),
+        (["detect", "x.jpg", "--url", "127.0.0.1:9"], 1, "no Triton server answers on 127.0.0.1:9 (gRPC)"),
+        (["detect", "x.jpg", "--url", "http://127.0.0.1:9"], 1, "no Triton server answers on 127.0.0.1:9 (HTTP)"),
+        (["models", "--url", "127.0.0.1:9"], 1, "Start one with `nas-serve`"),
+        (["detect", "x.jpg", "--url", "ftp://x"], 2, "unknown scheme"),
+        (["detect", "x.jpg", "--score-threshold", "2"], 2, "0<=x<=1"),
+        (["detect", "x.jpg", "--format", "xml"], 2, "xml"),
+        (["detect"], 2, "Missing argument"),
+    ],
+)
+def test_messages(arguments: list[str], code: int, message: str, run: Run) -> None:
+    _, errors = run(*arguments, code=code)
+    assert message in errors.replace("│ ", "")
+
+
+def test_what_is_answered_before_ctrl_c_is_kept(run: Run, tmp_path: Path) -> None:
+    """A slow model and many pictures: interrupted, the client writes what it has."""
+    command = [str(CLIENT), "detect", *[str(PICTURES[1])] * 300, "--model", "yolo_nas_l_fp16", "--format", "jsonl"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=run.environment, text=True
+    ) as process:
+        time.sleep(8)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert 0 < len(out.splitlines()) < 300
+    assert all(json.loads(line)["source"] == str(PICTURES[1]) for line in out.splitlines())

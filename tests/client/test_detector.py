@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import PICTURES, SAMPLES
+from nas_client import ClientError, Detections, Detector, ModelUnavailable, ServerUnavailable
+from nas_client.transport import Address
+from nas_serve import Server
+
+BUS = SAMPLES / "bus.jpg"
+INT8 = "yolo_nas_s_int8"
+
+
+def same(a: Detections, b: Detections) -> bool:
+    return a.names == b.names and np.array_equal(a.boxes_xyxy, b.boxes_xyxy) and np.array_equal(a.scores, b.scores)
+
+
+@pytest.fixture(params=["grpc", "http"])
+def detector(request: pytest.FixtureRequest, server: Server) -> Iterator[Detector]:
+    url = server.grpc_url if request.param == "grpc" else server.http_url
+    with Detector(url, model=INT8, protocol=request.param) as made:
+        yield made
+
+
+def test_every_kind_of_picture_gives_the_same(detector: Detector) -> None:
+    rgb = cv2.imread(str(BUS))[..., ::-1]
+    expected = detector.detect(BUS)
+    assert expected.names[0] == "bus" and expected.boxes_xyxy.dtype == expected.scores.dtype == np.float32
+    for picture in (str(BUS), BUS.read_bytes(), rgb, np.ascontiguousarray(rgb)):
+        assert same(detector.detect(picture), expected)
+
+
+def test_a_list_is_sent_in_batches(detector: Detector) -> None:
+    pictures = [*PICTURES] * 5  # 20: more than the model's batch of 8
+    results = detector.detect(pictures)
+    assert len(results) == 20
+    for picture, result in zip(pictures[:4], results[16:], strict=True):
+        assert same(detector.detect(picture), result)
+    assert detector.detect([]) == []
+
+
+def test_detect_many_keeps_order_and_goes_on_after_errors(detector: Detector) -> None:
+    items = [str(BUS), "missing.jpg", b"no picture", *map(str, PICTURES)] * 3
+    outcomes = list(detector.detect_many(items, in_flight=5, max_detections=1))
+    assert [outcome.item for outcome in outcomes] == items
+    failed = [isinstance(outcome.error, Exception) for outcome in outcomes]
+    assert failed == [False, True, True, False, False, False, False] * 3
+    assert all(len(o.detections) == 1 for o in outcomes if o.detections is not None)
+
+
+def test_detect_many_is_lazy_and_stops(detector: Detector) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield BUS
+
+    outcomes = detector.detect_many(endless(), in_flight=3)
+    assert next(outcomes).detections is not None
+    outcomes.close()  # type: ignore[attr-defined]
+    assert taken <= 5
+
+
+def test_thresholds(detector: Detector) -> None:
+    assert (
+        len(detector.detect(BUS, score_threshold=0.9))
+        < len(detector.detect(BUS))
+        < len(detector.detect(BUS, score_threshold=0.01, iou_threshold=1.0))
+    )
+    assert len(detector.detect(BUS, max_detections=2)) == 2
+
+
+def test_names_and_parameters_come_from_the_server(detector: Detector) -> None:
+    assert len(detector.class_names) == 80 and detector.class_names[15] == "cat"
+    parameters = detector.model.parameters
+    assert parameters["variant"] == "s" and parameters["precision"] == "int8"
+    assert parameters["letterbox"]["fit_hw"] == [636, 636]
+    assert parameters["checkpoint_sha256"].startswith("8cb5aaff")
+    assert "torch" in parameters["build_versions"]
+
+
+def test_models(detector: Detector) -> None:
+    listed = {model.name: model for model in detector.models()}
+    assert len(listed) == 24 and {m.state for m in listed.values()} == {"READY"}
+    assert sum(model.detects for model in listed.values()) == 6
+    assert listed["yolo_nas_l_fp16"].parameters["class_names"] == ["bolt", "nut", "schräge Mutter"]
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_arrays_that_are_no_pictures(picture: np.ndarray, detector: Detector) -> None:
+    with pytest.raises(ValueError, match=r"expected an RGB picture \(H, W, 3\) uint8"):
+        detector.detect(picture)
+
+
+def test_an_unknown_model_is_answered_with_what_there_is(server: Server) -> None:
+    with pytest.raises(ModelUnavailable, match="nope: no such model on .*It serves yolo_nas_l_fp16, .*yolo_nas_s_int8"):
+        Detector(server.grpc_url, model="nope").detect(BUS)
+    with pytest.raises(ModelUnavailable, match="nope: no such model"):
+        Detector(server.http_url, model="nope", protocol="http").detect(BUS)
+
+
+def test_a_composing_model_is_no_model_to_detect_with(server: Server) -> None:
+    with pytest.raises(ModelUnavailable, match="is no YOLO-NAS ensemble"):
+        Detector(server.grpc_url, model="yolo_nas_s_int8_engine").detect(BUS)
+
+
+def test_several_models_want_a_choice(server: Server) -> None:
+    with pytest.raises(ModelUnavailable, match="serves 6 models: .* Choose one with --model"):
+        Detector(server.grpc_url).detect(BUS)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_no_server(protocol: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(ServerUnavailable, match="no Triton server answers on .*Start one with `nas-serve`"):
+        Detector(url, protocol=protocol).detect(BUS)  # type: ignore[arg-type]
+
+
+def test_the_other_protocols_port_is_guessed(server: Server) -> None:
+    with pytest.raises(ServerUnavailable, match="if this is its HTTP port, add --protocol http"):
+        Detector(server.http_url, timeout_s=5).detect(BUS)
+    with pytest.raises(ClientError, match="if this is its gRPC port, add --protocol grpc"):
+        Detector(server.grpc_url, protocol="http", timeout_s=5).detect(BUS)
+
+
+def test_a_timeout_is_named(server: Server) -> None:
+    for url, protocol in ((server.grpc_url, "grpc"), (server.http_url, "http")):
+        detector = Detector(url, model="yolo_nas_l_fp16", protocol=protocol)  # type: ignore[arg-type]
+        assert detector.model.detects
+        slow = Detector(url, model="yolo_nas_l_fp16", protocol=protocol, timeout_s=0.05)  # type: ignore[arg-type]
+        slow._model = detector.model
+        with pytest.raises(ServerUnavailable, match=r"no answer within 0.05 s|timed out"):
+            slow.detect(BUS)
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "expected"),
+    [
+        (None, None, Address("grpc", "localhost:8001")),
+        (None, "http", Address("http", "localhost:8000")),
+        ("gpu1:9001", None, Address("grpc", "gpu1:9001")),
+        ("gpu1:9000", "http", Address("http", "gpu1:9000")),
+        ("http://gpu1:8000/", None, Address("http", "gpu1:8000")),
+        ("https://gpu1", None, Address("http", "gpu1", True)),
+        ("grpcs://gpu1:8001", "grpc", Address("grpc", "gpu1:8001", True)),
+    ],
+)
+def test_addresses(url: str | None, protocol: str | None, expected: Address) -> None:
+    assert Address.parse(url, protocol) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("url", "protocol"), [("ftp://x", None), ("http://x", "grpc")])
+def test_addresses_that_contradict(url: str, protocol: str | None) -> None:
+    with pytest.raises(ValueError, match="unknown scheme|the scheme means HTTP"):
+        Address.parse(url, protocol)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("package", ["nas_client", "nas_client.cli", "nas_serve.cli", "nas_build.cli"])
+def test_commands_do_not_import_pytorch(package: str) -> None:
+    code = f"import {package}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

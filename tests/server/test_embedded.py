@@ -1,0 +1,231 @@
+"""Starting and stopping the real server, and what is left when things go wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from nas_serve import Server, ServerError, embedded
+
+BIN = Path(sys.executable).parent
+ECHO = """
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def initialize(self, args):
+        {initialize}
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", pb_utils.get_input_tensor_by_name(r, "x").as_numpy())])
+                for r in requests]
+"""
+CONFIG = """
+backend: "python" max_batch_size: 1
+input {{ name: "x" data_type: TYPE_FP32 dims: 1 }} output {{ name: "y" data_type: TYPE_FP32 dims: 1 }}
+instance_group {{ kind: KIND_CPU }}
+name: "{name}"
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository that loads in a second: this server takes any, not only ours."""
+    return add_model(tmp_path / "models", "echo")
+
+
+def add_model(folder: Path, name: str, initialize: str = "pass") -> Path:
+    (folder / name / "1").mkdir(parents=True)
+    (folder / name / "1" / "model.py").write_text(ECHO.format(initialize=initialize))
+    (folder / name / "config.pbtxt").write_text(CONFIG.format(name=name))
+    return folder
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def shared_memory(pid: int) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"nas_serve_{pid}_*"))
+
+
+def nas_serve(models: Path, *arguments: str, **kwargs: object) -> subprocess.Popen[str]:
+    command = [str(BIN / "nas-serve"), "--model-repository", str(models), *ports("0", "0", "0"), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+
+def ports(http: str, grpc: str, metrics: str) -> list[str]:
+    return ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+
+
+def test_serves_any_repository_on_loopback_and_leaves_nothing(models: Path) -> None:
+    server = Server(models)
+    with server:
+        assert httpx.get(f"http://{server.http_url}/v2/models/echo/ready").status_code == 200
+        assert "nv_inference_count" in httpx.get(server.metrics_url).text
+        family = psutil.Process().children(recursive=True)
+        assert any("tritonserver" in process.name() for process in family)
+        listening = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+        assert shared_memory(os.getpid())
+        log = server.log_path
+    assert not any(process.is_running() for process in family)
+    assert not shared_memory(os.getpid()) and not log.exists()
+    server.stop()  # harmless
+
+
+def test_a_command_runs_against_the_server_and_its_exit_code_is_ours(models: Path) -> None:
+    code = "import os, sys, httpx; u = os.environ['NAS_HTTP_URL']; os.environ['NAS_URL'];"
+    code += "sys.exit(httpx.get(f'http://{u}/v2/health/ready').status_code - 200 + 7)"
+    process = nas_serve(models, "--", sys.executable, "-c", code)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 7, errors
+    assert until(lambda: not shared_memory(process.pid))
+
+
+def test_a_command_that_does_not_exist(models: Path) -> None:
+    process = nas_serve(models, "--", "no-such-command")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "cannot run no-such-command: No such file" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_process_and_no_shared_memory_are_left(number: int, models: Path) -> None:
+    process = nas_serve(models)
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3 and shared_memory(process.pid)  # keeper, tritonserver, stub
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == (-number if number == signal.SIGKILL else 0)
+    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    assert until(lambda: not shared_memory(process.pid))
+
+
+def test_ctrl_c_while_the_server_starts(tmp_path: Path) -> None:
+    models = add_model(tmp_path / "models", "slow", "import time; time.sleep(30)")
+    process = nas_serve(models)
+    assert until(lambda: len(psutil.Process(process.pid).children(recursive=True)) >= 3)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    assert not shared_memory(process.pid)
+
+
+def test_shared_memory_of_a_dead_owner_is_swept(models: Path) -> None:
+    stale, alive = Path("/dev/shm/nas_serve_999999999_1_x"), Path(f"/dev/shm/nas_serve_{os.getppid()}_1_x")
+    stale.touch()
+    alive.touch()
+    try:
+        with Server(models):
+            assert not stale.exists() and alive.exists()
+    finally:
+        alive.unlink()
+
+
+def test_a_taken_port_is_named(models: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=rf"grpc port {port} on 127.0.0.1 is taken .*--grpc-port"):
+            Server(models, grpc_port=port).start()
+
+
+def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="nope: no such model repository. Build one with: nas-build"):
+        Server(tmp_path / "nope").start()
+
+
+def test_a_model_that_fails_to_load_gives_its_cause(models: Path) -> None:
+    add_model(models, "broken", "raise RuntimeError('the disk of weights is missing')")
+    process = nas_serve(models)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a model failed to load" in errors and "broken: " in errors
+    assert "the disk of weights is missing" in errors
+    assert "echo: " not in errors and "Traceback" not in errors
+    assert not shared_memory(process.pid)
+
+
+def test_a_config_that_cannot_be_read_gives_its_cause(models: Path) -> None:
+    (models / "echo" / "config.pbtxt").write_text("no such field: 1")
+    with pytest.raises(ServerError, match="failed to load all models|no such field|failed to read|field"):
+        Server(models).start()
+
+
+def test_an_engine_that_is_no_onnx_gives_its_cause(repository: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "models"
+    shutil.copytree(
+        repository, broken, ignore=lambda _, names: [n for n in names if "yolo_nas_" in n and "s_int8" not in n]
+    )
+    (broken / "yolo_nas_s_int8_engine/1/model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ServerError, match="yolo_nas_s_int8_engine: .*model.onnx"):
+        Server(broken).start()
+
+
+def test_only_the_chosen_models_are_loaded(models: Path) -> None:
+    add_model(models, "other")
+    with Server(models, models=["other"]) as server:
+        ready = [httpx.get(f"http://{server.http_url}/v2/models/{n}/ready").status_code for n in ("other", "echo")]
+    assert ready == [200, 400]
+
+
+def test_too_slow_to_start(tmp_path: Path) -> None:
+    models = add_model(tmp_path / "models", "slow", "import time; time.sleep(30)")
+    with pytest.raises(ServerError, match="not ready after 2 s"):
+        Server(models, timeout_s=2).start()
+
+
+def test_a_missing_libpython_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "nowhere"}
+    monkeypatch.setattr(embedded.sysconfig, "get_config_var", variables.get)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    with pytest.raises(ServerError, match=r"libpython3\.\d+\.so\.1\.0 not found in .*apt install libpython3"):
+        Server(models).start()
+
+
+def test_a_missing_wheel_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ServerError, match=r"pip install 'nas-triton\[serve\]'"):
+        Server(models).start()
+
+
+def test_a_server_that_dies_is_noticed(models: Path) -> None:
+    process = nas_serve(models)
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    (triton,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    triton.kill()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "the server stopped" in errors
+    assert not shared_memory(process.pid)
+
+
+def test_the_log_that_was_asked_for_is_kept(models: Path, tmp_path: Path) -> None:
+    with Server(models, log=tmp_path / "triton.log"):
+        pass
+    assert "successfully loaded 'echo'" in (tmp_path / "triton.log").read_text()
+
+
+def test_a_new_version_is_picked_up_by_a_polling_server(models: Path) -> None:
+    with Server(models, poll_s=1) as server:
+        url = f"http://{server.http_url}/v2/models/echo"
+        shutil.copytree(models / "echo" / "1", models.parent / "staged")
+        (models.parent / "staged").rename(models / "echo" / "2")
+        assert until(lambda: httpx.get(url).json().get("versions") == ["2"], 15)
