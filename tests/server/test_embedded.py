@@ -69,18 +69,21 @@ def ports(http: str, grpc: str, metrics: str) -> list[str]:
 
 
 def test_serves_any_repository_on_loopback_and_leaves_nothing(models: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
     server = Server(models)
     with server:
         assert httpx.get(f"http://{server.http_url}/v2/models/echo/ready").status_code == 200
         assert "nv_inference_count" in httpx.get(server.metrics_url).text
-        family = psutil.Process().children(recursive=True)
+        family = set(psutil.Process().children(recursive=True)) - others
         assert any("tritonserver" in process.name() for process in family)
         listening = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-        assert shared_memory(os.getpid())
+        before = shared_memory(os.getpid())
+        assert any(str(server.ports["http"]) in region.name for region in before)
         log = server.log_path
     assert not any(process.is_running() for process in family)
-    assert not shared_memory(os.getpid()) and not log.exists()
+    assert not any(str(server.ports["http"]) in region.name for region in shared_memory(os.getpid()))
+    assert not log.exists()
     server.stop()  # harmless
 
 
