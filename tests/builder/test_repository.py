@@ -44,7 +44,7 @@ def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
     assert (folder / "yolo_nas_s_int8_engine/1/model.onnx").read_bytes() == b"graph"
     for stage in ("preprocess", "postprocess"):
         files = {p.name for p in (folder / f"yolo_nas_s_int8_{stage}/1").rglob("*.py")}
-        assert files == {"model.py", "__init__.py", "contract.py", "images.py", "letterbox.py", "nms.py"}
+        assert files == {"model.py", "__init__.py", "contract.py", "images.py", "letterbox.py", "memory.py", "nms.py"}
     manifest = read_manifest(folder, MODEL.name)
     assert manifest and manifest["inputs"] == {"x": 1} and len(manifest["files"]) == len(tree(folder)) - 1
 

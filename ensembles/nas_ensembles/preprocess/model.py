@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 # The helpers beside this file come before an installed package of another version.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from nas_ensembles import contract  # noqa: E402
+from nas_ensembles import contract, memory  # noqa: E402
 
 
 class TritonPythonModel:
@@ -26,6 +26,7 @@ class TritonPythonModel:
         os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(parameters[contract.MAX_PIXELS])
         from nas_ensembles import images, letterbox
 
+        memory.keep_freed_memory()
         self._images, self._letterbox = images, letterbox
         self._spec = letterbox.LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
 
