@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# torch first and by its exact version, so that one already there is taken.
 	$(BIN)/python -m pip install "$$(sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)"
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop

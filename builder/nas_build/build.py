@@ -96,7 +96,7 @@ def build(options: Options, reporter: Reporter | None = None) -> Result:
     """
     report = reporter or Reporter()
     checkpoint_path = weights.resolve(options.weights, options.variant, report.warn, report.progress)
-    pictures = _pictures(options, report)
+    pictures = _pictures(options)
     inputs = _inputs(options, checkpoint_path, pictures)
     loaded = None
     if options.variant is None:
@@ -142,6 +142,11 @@ def _build(
         model = export.export(export.Engine(network, compiled), compiled.letterbox.size_hw, name)
     measured: dict[str, Any] = {}
     if options.precision == "int8":
+        if options.calibration is None:
+            report.warn(
+                "calibrating on the bundled samples: enough to try int8, too few to trust it. "
+                "Give a hundred pictures like those it will see: --calibration DIR."
+            )
         with clock.step("calibrate", len(pictures)):
             canvases = _canvases(pictures, compiled.letterbox, report)
             ranges = quantize.calibrate(reference, canvases, clock.advance)
@@ -234,16 +239,11 @@ def _sources_sha256() -> str:
     return digest.hexdigest()
 
 
-def _pictures(options: Options, report: Reporter) -> list[Path]:
+def _pictures(options: Options) -> list[Path]:
     """Pictures to calibrate with and to check on."""
     folder = options.calibration
     if folder is None:
         folder = weights.samples_folder()
-        if options.precision == "int8":
-            report.warn(
-                "calibrating on the bundled samples: enough to try int8, too few to trust it. "
-                "Give a hundred pictures like those it will see: --calibration DIR."
-            )
     elif not folder.is_dir():
         raise CalibrationError(f"{folder}: no such folder. --calibration wants a folder of pictures.")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
