@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +16,16 @@ from nas_ensembles import contract
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from . import build as building
 from .errors import BuildError
 from .variants import PRECISIONS, VARIANTS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-_errors = Console(stderr=True, soft_wrap=True, highlight=False)
-_out = Console(highlight=False)
+# Names and paths are printed as they are, never read as markup.
+_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+_out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 class _Display:
@@ -42,7 +45,8 @@ class _Display:
     def start(self, name: str) -> None:
         """Begin a model: its steps get bars of their own."""
         self._tasks.clear()
-        self._bars.console.print(f"[bold]{name}[/bold]") if not self._bars.disable else None
+        if not self._bars.disable:
+            self._bars.console.print(name, style="bold")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A step advanced."""
@@ -52,7 +56,7 @@ class _Display:
 
     def warn(self, message: str) -> None:
         """Something the user should know, once each."""
-        self._bars.console.print(f"[yellow]note:[/yellow] {message}", markup=True)
+        self._bars.console.print(Text.assemble(("note: ", "yellow"), message))
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -68,7 +72,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except BuildError as error:
-        _errors.print(f"[red]error:[/red] {error}", markup=True)
+        _errors.print(Text.assemble(("error: ", "red"), str(error)))
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         _errors.print("interrupted; nothing half-written is left")

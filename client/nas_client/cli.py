@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from nas_ensembles import contract, images
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from . import formats, sources
 from .detector import Detector, Outcome
@@ -27,8 +29,9 @@ from .sources import Source
 from .transport import Protocol
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-_errors = Console(stderr=True, soft_wrap=True, highlight=False)
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+# Names of files and classes are printed as they are, never read as markup.
+_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+_out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 Url = Annotated[
     str | None,
@@ -77,6 +80,7 @@ def detect(
     found: list[formats.Found] = []
     failed = 0
     with _exit_codes(), _detector(url, protocol, model, timeout) as detector:
+        class_names = detector.class_names  # and one clear error if there is no such server or model
         outcomes = detector.detect_many(
             listed,
             Source.read,
@@ -92,9 +96,9 @@ def detect(
                     found.append(_finish(outcome, save, names))
                 except (ClientError, OSError, ValueError) as error:
                     failed += 1
-                    _errors.print(f"[red]error:[/red] {outcome.item.name}: {error}", markup=True)
+                    _print_error(f"{outcome.item.name}: {error}")
         finally:
-            _write(found, format, output, detector.class_names)  # what was answered, also on Ctrl-C
+            _write(found, format, output, class_names)  # what was answered, also on Ctrl-C
     if failed:
         _errors.print(f"{failed} of {len(listed)} pictures failed")
         raise typer.Exit(1)
@@ -139,7 +143,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        _errors.print(f"[red]error:[/red] {error}", markup=True)
+        _print_error(str(error))
         raise typer.Exit(1) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
@@ -147,6 +151,10 @@ def _exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         _errors.print("interrupted")
         raise typer.Exit(130) from None
+
+
+def _print_error(message: str) -> None:
+    _errors.print(Text.assemble(("error: ", "red"), message))
 
 
 def _detector(url: str | None, protocol: Protocol | None, model: str | None, timeout: float) -> Detector:
@@ -201,11 +209,13 @@ def _write(
     found: list[formats.Found], format: formats.Format, output: Path | None, class_names: tuple[str, ...]
 ) -> None:
     if format == "table":
-        if output is None:
-            _out.print(_table(found))
-            return
-        with output.open("w", encoding="utf-8") as file:
-            Console(file=file, width=120).print(_table(found))
+        console = _out
+        if output is not None:
+            console = Console(file=io.StringIO(), width=120, markup=False, emoji=False)
+        if found:
+            console.print(_table(found))
+        if output is not None:
+            formats.write_atomic(output, console.file.getvalue().encode())  # type: ignore[attr-defined]
         return
     if format == "yolo" and output is not None:
         names = _Names()

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from .embedded import DEFAULT_PORTS, Server, ServerError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_console = Console(stderr=True, soft_wrap=True, highlight=False)
+_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @app.command()
@@ -65,7 +66,7 @@ def serve(
                 _console.print("Ctrl-C stops it.")
                 server.wait()
     except ServerError as error:
-        _console.print(f"[red]error:[/red] {error}")
+        _console.print(Text.assemble(("error: ", "red"), str(error)))
         code = 1
     except KeyboardInterrupt:
         _console.print("stopped")
