@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nas_ensembles
-import numpy as np
-from nas_ensembles import contract, images
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
-from numpy.typing import NDArray
+from nas_ensembles import contract
 
-from . import processing, repository, weights
+from . import pictures, processing, repository, weights
 from .coco import COCO_NAMES
-from .errors import BuildError, CalibrationError
+from .configs import ServedModel
+from .errors import BuildError
 from .variants import Precision, Target, Variant
 from .weights import Progress
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
 # What the OpenVINO backend compiles with: bfloat16, its default on CPUs that have it, moves boxes by pixels.
@@ -96,8 +93,8 @@ def build(options: Options, reporter: Reporter | None = None) -> Result:
     """
     report = reporter or Reporter()
     checkpoint_path = weights.resolve(options.weights, options.variant, report.warn, report.progress)
-    pictures = _pictures(options)
-    inputs = _inputs(options, checkpoint_path, pictures)
+    paths = pictures.find(options.calibration, options.calibration_pictures)
+    inputs = _inputs(options, checkpoint_path, paths)
     loaded = None
     if options.variant is None:
         loaded = _load(checkpoint_path)
@@ -108,7 +105,7 @@ def build(options: Options, reporter: Reporter | None = None) -> Result:
         if manifest and manifest["inputs"] == inputs:
             return Result(name, manifest["version"], False, manifest)
     repository.check_writable(options.model_repository)
-    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), pictures)
+    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths)
 
 
 def _load(path: Path) -> Checkpoint:
@@ -123,7 +120,7 @@ def _build(
     name: str,
     inputs: dict[str, Any],
     loaded: Checkpoint,
-    pictures: list[Path],
+    paths: list[Path],
 ) -> Result:
     from . import check, export, quantize
 
@@ -147,21 +144,21 @@ def _build(
                 "calibrating on the bundled samples: enough to try int8, too few to trust it. "
                 "Give a hundred pictures like those it will see: --calibration DIR."
             )
-        with clock.step("calibrate", len(pictures)):
-            canvases = _canvases(pictures, compiled.letterbox, report)
+        with clock.step("calibrate", len(paths)):
+            canvases = pictures.canvases(paths, compiled.letterbox, report.warn)
             ranges = quantize.calibrate(reference, canvases, clock.advance)
             model = quantize.insert_qdq(model, ranges)
         measured["ranges"] = {key: float(f"{value:.6g}") for key, value in ranges.items()}
-    chosen = _spread(pictures, _CHECK_PICTURES)
+    chosen = pictures.spread(paths, _CHECK_PICTURES)
     with clock.step("check", len(chosen)):
-        canvases = _canvases(chosen, compiled.letterbox, report, clock.advance)
+        canvases = pictures.canvases(chosen, compiled.letterbox, report.warn, clock.advance)
         agreement = check.compare(model, reference, canvases)
         check.require(agreement, options.precision, name)
     measured["agreement"] = asdict(agreement)
 
     with clock.step("install"):
         engine_file = model.SerializeToString(deterministic=True)
-        served = repository.ServedModel(
+        served = ServedModel(
             name=name,
             letterbox=compiled.letterbox,
             candidates=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
@@ -212,7 +209,7 @@ class _Clock:
             self._progress(self._name, self._total, self._total)
 
 
-def _inputs(options: Options, checkpoint_path: Path, pictures: list[Path]) -> dict[str, Any]:
+def _inputs(options: Options, checkpoint_path: Path, paths: list[Path]) -> dict[str, Any]:
     """All that decides what the build writes: equal inputs, equal files."""
     names = options.class_names
     return {
@@ -224,7 +221,7 @@ def _inputs(options: Options, checkpoint_path: Path, pictures: list[Path]) -> di
         "max_batch_size": options.max_batch_size,
         "max_pixels": options.max_pixels,
         "class_names_sha256": weights.file_sha256(names) if names and names.is_file() else None,
-        "pictures": {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in pictures},
+        "pictures": {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in paths},
         "versions": {library: metadata.version(library) for library in _LIBRARIES},
         "sources_sha256": _sources_sha256(),
     }
@@ -237,46 +234,6 @@ def _sources_sha256() -> str:
         for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _pictures(options: Options) -> list[Path]:
-    """Pictures to calibrate with and to check on."""
-    folder = options.calibration
-    if folder is None:
-        folder = weights.samples_folder()
-    elif not folder.is_dir():
-        raise CalibrationError(f"{folder}: no such folder. --calibration wants a folder of pictures.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise CalibrationError(f"{folder}: no pictures in it; expected {', '.join(sorted(_PICTURES))}.")
-    return _spread(found, options.calibration_pictures)
-
-
-def _spread(paths: list[Path], most: int) -> list[Path]:
-    """At most `most` of the paths, evenly spread, in their order."""
-    if len(paths) <= most:
-        return paths
-    return [paths[i * len(paths) // most] for i in range(most)]
-
-
-def _canvases(
-    pictures: list[Path], spec: LetterboxSpec, report: Reporter, advance: Callable[[], None] = lambda: None
-) -> Iterator[NDArray[np.uint8]]:
-    """The pictures as the served model will see them; unreadable ones are named and left out."""
-    readable = 0
-    for path in pictures:
-        try:
-            image = images.decode(path.read_bytes())
-        except (OSError, images.UnreadableImage) as error:
-            report.warn(f"{path}: left out: {error}")
-            continue
-        canvas = np.empty((3, *spec.size_hw), np.uint8)
-        to_planes(letterbox(image, spec).canvas, out=canvas)
-        readable += 1
-        yield canvas
-        advance()
-    if not readable:
-        raise CalibrationError(f"none of the {len(pictures)} pictures in {pictures[0].parent} can be read.")
 
 
 def _class_names(options: Options, loaded: Checkpoint, report: Reporter) -> list[str]:

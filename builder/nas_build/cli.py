@@ -199,10 +199,11 @@ def info(
 ) -> None:
     """Print layers, parameters and multiply-accumulates of the variants."""
     from . import network
+    from .summary import summarize
 
     if size % 32:
         raise typer.BadParameter(f"must be a multiple of 32, got {size}", param_hint="--size")
-    summaries = [network.summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
+    summaries = [summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
     if as_json:
         _out.print_json(json.dumps([asdict(summary) for summary in summaries]))
         return

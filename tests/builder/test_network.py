@@ -7,6 +7,7 @@ import torch
 from conftest import PICTURES, canvas_of
 from nas_build import network
 from nas_build.network import YoloNAS
+from nas_build.summary import summarize
 
 # super-gradients 3.7.1: state-dict keys, parameters; fully fused parameters; GMACs at 640; alphas.
 PUBLISHED = {
@@ -20,7 +21,7 @@ PUBLISHED = {
 def test_size_is_the_published_one(variant: network.Variant) -> None:
     keys, parameters, fused_parameters, gmacs, alphas = PUBLISHED[variant]
     model = network.build(variant)
-    summary = network.summarize(model)
+    summary = summarize(model)
     assert len(model.state_dict()) == keys
     assert (summary.parameters, summary.fused_parameters) == (parameters, fused_parameters)
     assert round(summary.gmacs, 1) == gmacs

@@ -81,7 +81,11 @@ def test_convolutions_that_share_an_input_share_its_scale(int8: onnx.ModelProto)
 
 
 def test_types_are_consistent(int8: onnx.ModelProto) -> None:
-    onnx.shape_inference.infer_shapes(int8, check_type=True, strict_mode=True, data_prop=True)
+    """Strict inference fails on a Float/Half mismatch, which TensorRT's parser refuses too."""
+    inferred = onnx.shape_inference.infer_shapes(int8, check_type=True, strict_mode=True, data_prop=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    convolutions = [n for n in int8.graph.node if n.op_type in ("Conv", "ConvTranspose")]
+    assert {types[n.output[0]] for n in convolutions} == {TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

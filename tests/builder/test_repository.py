@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from nas_build import repository
+from nas_build import configs, repository
+from nas_build.configs import ServedModel
 from nas_build.errors import RepositoryError
-from nas_build.repository import ServedModel, install, read_manifest, versions
+from nas_build.repository import install, read_manifest, versions
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -34,7 +35,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_rendered_config_matches_golden(name: str) -> None:
     """The golden files were read line by line; they are parsed, so that layout does not matter."""
     expected = text_format.Parse((GOLDEN / f"{name}.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
-    assert text_format.Parse(repository.render(MODEL.configs()[name]), pb.ModelConfig()) == expected
+    assert text_format.Parse(configs.render(MODEL.configs()[name]), pb.ModelConfig()) == expected
 
 
 def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
@@ -75,6 +76,15 @@ def test_a_manifest_counts_only_while_its_files_are_intact(change: str, tmp_path
         graph.write_bytes(b"other")
     else:
         (tmp_path / "yolo_nas_s_int8/1/manifest.json").write_text("{")
+    assert read_manifest(tmp_path, MODEL.name) is None
+
+
+def test_a_config_changed_by_hand_is_kept(tmp_path: Path) -> None:
+    install(tmp_path, MODEL, b"graph", {})
+    config = tmp_path / "yolo_nas_s_int8_engine" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    assert read_manifest(tmp_path, MODEL.name) is not None
+    config.unlink()
     assert read_manifest(tmp_path, MODEL.name) is None
 
 

@@ -1,0 +1,131 @@
+"""Render the four configs of a served model through Triton's own protobuf."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+from nas_ensembles import contract
+from nas_ensembles.letterbox import LetterboxSpec
+from tritonclient.grpc import model_config_pb2 as pb
+
+ENGINE_FILE = "model.onnx"
+_TYPES = {
+    contract.IMAGE: pb.TYPE_STRING,
+    contract.SCORE_THRESHOLD: pb.TYPE_FP32,
+    contract.IOU_THRESHOLD: pb.TYPE_FP32,
+    contract.MAX_DETECTIONS: pb.TYPE_INT32,
+    contract.IMAGES: pb.TYPE_UINT8,
+    contract.GEOMETRY: pb.TYPE_FP32,
+    contract.CANDIDATE_BOXES: pb.TYPE_FP32,
+    contract.CANDIDATE_SCORES: pb.TYPE_FP32,
+    contract.CANDIDATE_LABELS: pb.TYPE_INT32,
+    contract.NUM_DETECTIONS: pb.TYPE_INT32,
+    contract.BOXES: pb.TYPE_FP32,
+    contract.SCORES: pb.TYPE_FP32,
+    contract.LABELS: pb.TYPE_INT32,
+}
+_OPTIONAL = (contract.SCORE_THRESHOLD, contract.IOU_THRESHOLD, contract.MAX_DETECTIONS)
+_OUTPUTS = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
+_CANDIDATES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Everything the configs of one served model are rendered from.
+
+    Attributes:
+        name: of the ensemble; the composing models are `NAME_preprocess`, `NAME_engine`, `NAME_postprocess`.
+        letterbox: compiled from the checkpoint.
+        candidates: K, the rows of the engine's outputs.
+        max_batch_size: of all four models.
+        max_pixels: larger pictures are refused.
+        score_threshold, iou_threshold: hold when a request gives none.
+        parameters: travel in the ensemble's config, as JSON: class names and provenance.
+        engine_parameters: OpenVINO properties.
+    """
+
+    name: str
+    letterbox: LetterboxSpec
+    candidates: int
+    max_batch_size: int
+    max_pixels: int
+    score_threshold: float
+    iou_threshold: float
+    parameters: Mapping[str, Any]
+    engine_parameters: Mapping[str, str]
+
+    def _dims(self, tensor: str) -> list[int]:
+        return {
+            contract.IMAGES: [3, *self.letterbox.size_hw],
+            contract.GEOMETRY: [contract.GEOMETRY_SIZE],
+            contract.CANDIDATE_BOXES: [self.candidates, 4],
+            contract.CANDIDATE_SCORES: [self.candidates],
+            contract.CANDIDATE_LABELS: [self.candidates],
+            contract.BOXES: [contract.DETECTIONS, 4],
+            contract.SCORES: [contract.DETECTIONS],
+            contract.LABELS: [contract.DETECTIONS],
+        }.get(tensor, [1])
+
+    def _config(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **fields: Any) -> pb.ModelConfig:
+        config = pb.ModelConfig(name=name, max_batch_size=self.max_batch_size, **fields)
+        for tensor in inputs:
+            config.input.add(
+                name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor), optional=tensor in _OPTIONAL
+            )
+        for tensor in outputs:
+            config.output.add(name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor))
+        return config
+
+    def configs(self) -> dict[str, pb.ModelConfig]:
+        """The four configs by model name."""
+        names = {stage: contract.stage_name(self.name, stage) for stage in contract.STAGES}
+        steps = {
+            "preprocess": ((contract.IMAGE,), (contract.IMAGES, contract.GEOMETRY)),
+            "engine": ((contract.IMAGES,), _CANDIDATES),
+            "postprocess": ((*_CANDIDATES, contract.GEOMETRY, *_OPTIONAL), _OUTPUTS),
+        }
+        fields: dict[str, dict[str, Any]] = {
+            "preprocess": {"backend": "python"},
+            "engine": {"backend": "openvino", "default_model_filename": ENGINE_FILE},
+            "postprocess": {"backend": "python"},
+        }
+        parameters: dict[str, Mapping[str, Any]] = {
+            "preprocess": {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels},
+            "engine": self.engine_parameters,
+            "postprocess": {
+                contract.SCORE_THRESHOLD: self.score_threshold,
+                contract.IOU_THRESHOLD: self.iou_threshold,
+            },
+        }
+        configs = {}
+        for stage, (inputs, outputs) in steps.items():
+            config = self._config(names[stage], inputs, outputs, **fields[stage])
+            config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+            config.dynamic_batching.SetInParent()
+            _set_parameters(config, parameters[stage])
+            configs[config.name] = config
+        ensemble = self._config(self.name, (contract.IMAGE, *_OPTIONAL), _OUTPUTS, platform="ensemble")
+        for stage, (inputs, outputs) in steps.items():
+            ensemble.ensemble_scheduling.step.add(
+                model_name=names[stage],
+                model_version=-1,
+                input_map={tensor: tensor for tensor in inputs},
+                output_map={tensor: tensor for tensor in outputs},
+            )
+        _set_parameters(ensemble, {**self.parameters, **parameters["postprocess"], **parameters["preprocess"]})
+        configs[self.name] = ensemble
+        return configs
+
+
+def render(config: pb.ModelConfig) -> str:
+    """Text of a config.pbtxt; map entries sorted, so that the same config is the same text."""
+    return text_format.MessageToString(config, as_utf8=True)  # type: ignore[no-any-return]
+
+
+def _set_parameters(config: pb.ModelConfig, parameters: Mapping[str, Any]) -> None:
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
