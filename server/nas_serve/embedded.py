@@ -104,6 +104,8 @@ class Server:
             raise ServerError(
                 f"{self.model_repository}: no such model repository. Build one with: nas-build --weights demo"
             )
+        if not self._poll_s and not any(self.model_repository.glob("*/config.pbtxt")):
+            raise ServerError(f"{self.model_repository}: no models in it. Build one with: nas-build --weights demo")
         try:
             self._launch()
             self._wait(waiting)
@@ -168,7 +170,6 @@ class Server:
         environment = os.environ | {
             "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),
             "PATH": _join(Path(sys.executable).parent, os.environ.get("PATH")),
-            "PYTHONPATH": "",  # the models are self-contained
         }
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(

@@ -154,6 +154,17 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
         Server(tmp_path / "nope").start()
 
 
+def test_a_repository_without_models(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(ServerError, match="no models in it. Build one with: nas-build"):
+        Server(tmp_path).start()
+
+
+def test_a_model_that_is_not_there_is_named(models: Path) -> None:
+    with pytest.raises(ServerError, match="nope"):
+        Server(models, models=["nope"]).start()
+
+
 def test_a_model_that_fails_to_load_gives_its_cause(models: Path) -> None:
     add_model(models, "broken", "raise RuntimeError('the disk of weights is missing')")
     process = nas_serve(models)
