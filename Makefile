@@ -37,7 +37,7 @@ check: $(STAMP)  ## Lint, format and types
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## Measure latency beside OpenVINO and PyTorch in one run
-	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/latency.py --json benchmarks/latency.json
 
 clean:  ## Remove the environment, what was built and what was drawn
 	rm -rf $(VENV) output model_repository/yolo_nas_*

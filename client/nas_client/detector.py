@@ -78,8 +78,8 @@ class Detector:
     def __init__(
         self,
         url: str | None = None,
-        *,
         model: str | None = None,
+        *,
         protocol: Protocol | None = None,
         timeout_s: float = 60.0,
     ) -> None:
