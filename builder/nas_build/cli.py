@@ -74,6 +74,10 @@ def _exit_codes() -> Iterator[None]:
     except BuildError as error:
         _errors.print(Text.assemble(("error: ", "red"), str(error)))
         raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is not installed; nas-build needs it: pip install 'nas-triton[build]'"
+        _errors.print(Text.assemble(("error: ", "red"), message))
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         _errors.print("interrupted; nothing half-written is left")
         raise typer.Exit(130) from None
@@ -198,12 +202,13 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print layers, parameters and multiply-accumulates of the variants."""
-    from . import network
-    from .summary import summarize
-
     if size % 32:
         raise typer.BadParameter(f"must be a multiple of 32, got {size}", param_hint="--size")
-    summaries = [summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
+    with _exit_codes():
+        from . import network
+        from .summary import summarize
+
+        summaries = [summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
     if as_json:
         _out.print_json(json.dumps([asdict(summary) for summary in summaries]))
         return
