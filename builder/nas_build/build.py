@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
-# What the OpenVINO backend compiles with: bfloat16, its default on CPUs that have it, moves boxes by pixels.
+# What the OpenVINO backend compiles with. Its default on some CPUs is bfloat16: faster, but not what `check` compared.
 _OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
