@@ -119,7 +119,9 @@ def models(
         return
     table = Table(Column("model", no_wrap=True), "version", "state", "kind", "batch", "parameters")
     for model in listed:
-        text = model.reason or "\n".join(f"{key}: {_short(key, value)}" for key, value in model.parameters.items())
+        text = model.reason or "\n".join(
+            f"{key}: {_short(key, value)}" for key, value in sorted(model.parameters.items())
+        )
         batch = str(model.max_batch_size) if model.state == "READY" else ""
         table.add_row(model.name, model.version, model.state, model.platform, batch, text)
         table.add_section()
