@@ -3,8 +3,8 @@
 The official CPU container has a C++ backend of the same name that reads the same model repository; this one lets the
 embedded server serve it. Inputs and outputs are those of config.pbtxt; `parameters` become OpenVINO properties.
 
-The graph is compiled for one picture and a batch is run picture by picture: on a CPU a static shape is a quarter
-faster than a dynamic one, and a larger batch is no faster per picture.
+The graph is compiled for one picture and a batch is run picture by picture: on a CPU a static shape is faster
+than a dynamic one, and a larger batch is no faster per picture.
 """
 
 from __future__ import annotations
