@@ -1,4 +1,4 @@
-"""One build: checkpoint -> network -> ONNX -> check -> model repository."""
+"""One build: checkpoint -> network -> ONNX -> check -> TensorRT plan, if asked for -> model repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import nas_ensembles
 from nas_ensembles import contract
 
-from . import pictures, processing, repository, weights
+from . import pictures, plan, processing, repository, weights
 from .coco import COCO_NAMES
 from .configs import ServedModel
 from .errors import BuildError
@@ -21,12 +21,18 @@ from .variants import Precision, Target, Variant
 from .weights import Progress
 
 if TYPE_CHECKING:
+    import onnx
+
     from .checkpoint import Checkpoint
 
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
 # What the OpenVINO backend compiles with. Its default on some CPUs is bfloat16: faster, but not what `check` compared.
 _OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+# On a CPU preprocessing and engine share the cores, and a larger batch is no faster per picture. On a GPU the engine is
+# quicker than one preprocessing, and worth waiting a moment for a fuller batch.
+_PREPROCESS_INSTANCES: dict[Target, int] = {"openvino": 1, "tensorrt": 2}
+_QUEUE_DELAY_US: dict[Target, int] = {"openvino": 0, "tensorrt": 500}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Options:
         class_names: file with one name per line; None takes the checkpoint's.
         processing: "checkpoint" compiles the checkpoint's processing_params; "coco" ignores them.
         force: build even if the same inputs are installed.
+        instances: of the engine, on each GPU.
+        queue_delay_us: the engine waits so long for a batch to fill; None takes the target's.
+        plan_options: what TensorRT is told.
+        opt_batch_size: TensorRT chooses its kernels for batches of this size; None takes the largest.
+        server: Triton release or image that will load the plan.
     """
 
     weights: str = "coco"
@@ -56,6 +67,11 @@ class Options:
     class_names: Path | None = None
     processing: str = "checkpoint"
     force: bool = False
+    instances: int = 1
+    queue_delay_us: int | None = None
+    plan_options: plan.PlanOptions = plan.PlanOptions()
+    opt_batch_size: int | None = None
+    server: str = plan.DEFAULT_SERVER
 
 
 @dataclass(frozen=True)
@@ -83,18 +99,32 @@ class Reporter:
 
     progress: Progress = lambda *_: None
     warn: Callable[[str], None] = lambda _: None
+    log: plan.Log = lambda *_: None
 
 
-def build(options: Options, reporter: Reporter | None = None) -> Result:
+def build(options: Options, reporter: Reporter | None = None, plan_builder: plan.PlanBuilder | None = None) -> Result:
     """Build one model into the model repository, or find that it is there.
+
+    Args:
+        options: what to build.
+        reporter: how to speak.
+        plan_builder: for the target `tensorrt`; None takes the first way that works here.
 
     Raises:
         BuildError: nothing was installed; the message says why and what to do.
     """
     report = reporter or Reporter()
+    if options.target == "tensorrt":
+        plan_builder = plan_builder or plan.find(options.server, None, options.plan_options.version_compatible)
     checkpoint_path = weights.resolve(options.weights, options.variant, report.warn, report.progress)
     paths = pictures.find(options.calibration, options.calibration_pictures)
     inputs = _inputs(options, checkpoint_path, paths)
+    if plan_builder:
+        inputs["plan"] = {
+            **plan_builder.identity(),
+            **asdict(options.plan_options),
+            "opt_batch_size": options.opt_batch_size or options.max_batch_size,
+        }
     loaded = None
     if options.variant is None:
         loaded = _load(checkpoint_path)
@@ -105,7 +135,7 @@ def build(options: Options, reporter: Reporter | None = None) -> Result:
         if manifest and manifest["inputs"] == inputs:
             return Result(name, manifest["version"], False, manifest)
     repository.check_writable(options.model_repository)
-    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths)
+    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths, plan_builder)
 
 
 def _load(path: Path) -> Checkpoint:
@@ -121,6 +151,7 @@ def _build(
     inputs: dict[str, Any],
     loaded: Checkpoint,
     paths: list[Path],
+    plan_builder: plan.PlanBuilder | None,
 ) -> Result:
     from . import check, export, quantize
 
@@ -156,8 +187,21 @@ def _build(
         check.require(agreement, options.precision, name)
     measured["agreement"] = asdict(agreement)
 
+    engine_file = model.SerializeToString(deterministic=True)
+    facts: dict[str, Any] = {}
+    if plan_builder:
+        with clock.step("plan"):
+            built = plan_builder.build(
+                contract.stage_name(name, "engine"),
+                engine_file,
+                _profile(model, options),
+                options.plan_options,
+                report.progress,
+                report.log,
+            )
+        engine_file, facts = built.data, {contract.PLAN: built.facts()}
+
     with clock.step("install"):
-        engine_file = model.SerializeToString(deterministic=True)
         served = ServedModel(
             name=name,
             letterbox=compiled.letterbox,
@@ -173,15 +217,32 @@ def _build(
                 contract.TARGET: options.target,
                 contract.CHECKPOINT_SHA256: loaded.sha256,
                 contract.BUILD_VERSIONS: inputs["versions"],
+                **facts,
             },
-            engine_parameters=_OPENVINO_PARAMETERS,
+            engine_parameters=_OPENVINO_PARAMETERS if options.target == "openvino" else {},
+            target=options.target,
+            engine_instances=options.instances,
+            preprocess_instances=_PREPROCESS_INSTANCES[options.target],
+            queue_delay_us=_queue_delay_us(options),
         )
-        manifest = {"inputs": inputs, "processing": asdict(compiled), **measured}
+        manifest = {"inputs": inputs, "processing": asdict(compiled), **measured, **facts}
         version = repository.install(options.model_repository, served, engine_file, manifest)
     installed = repository.read_manifest(options.model_repository, name)
     if installed is None:
         raise BuildError(f"{options.model_repository}: {name} was installed but cannot be read back.")
     return Result(name, version, True, installed, clock.seconds)
+
+
+def _profile(model: onnx.ModelProto, options: Options) -> plan.Profile:
+    """Of the exported graph's one input."""
+    (tensor,) = model.graph.input
+    _, *dims = (dim.dim_value for dim in tensor.type.tensor_type.shape.dim)
+    opt = options.opt_batch_size or options.max_batch_size
+    return plan.Profile(tensor.name, tuple(dims), options.max_batch_size, opt)
+
+
+def _queue_delay_us(options: Options) -> int:
+    return _QUEUE_DELAY_US[options.target] if options.queue_delay_us is None else options.queue_delay_us
 
 
 class _Clock:
@@ -220,6 +281,8 @@ def _inputs(options: Options, checkpoint_path: Path, paths: list[Path]) -> dict[
         "processing": options.processing,
         "max_batch_size": options.max_batch_size,
         "max_pixels": options.max_pixels,
+        "instances": options.instances,
+        "queue_delay_us": _queue_delay_us(options),
         "class_names_sha256": weights.file_sha256(names) if names and names.is_file() else None,
         "pictures": {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in paths},
         "versions": {library: metadata.version(library) for library in _LIBRARIES},

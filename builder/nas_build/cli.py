@@ -19,10 +19,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from . import build as building
-from .errors import BuildError
-from .variants import PRECISIONS, VARIANTS
+from . import plan
+from .errors import BuildError, PlanError
+from .variants import PRECISIONS, VARIANTS, Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+_TENSORRT = "TensorRT"
 # Names and paths are printed as they are, never read as markup.
 _errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 _out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
@@ -31,15 +33,17 @@ _out = Console(highlight=False, markup=False, emoji=False, width=None if sys.std
 class _Display:
     """Progress bars on a terminal, one line per finished step elsewhere."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, verbose: bool) -> None:
         self._bars = Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[said]:.60}", style="dim", markup=False),
             console=_errors,
             disable=quiet,
         )
+        self._verbose = verbose
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, name: str) -> None:
@@ -51,8 +55,16 @@ class _Display:
     def progress(self, what: str, done: int, total: int) -> None:
         """A step advanced."""
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
+            self._tasks[what] = self._bars.add_task(what, total=total, said="")
+        self._current = self._tasks[what]
+        self._bars.update(self._current, completed=done, total=total, said="")
+
+    def log(self, level: str, line: str) -> None:
+        """What TensorRT says: its last word beside the bar, all of it with --verbose."""
+        if self._verbose:
+            _errors.print(line, style="red" if level == "error" else "dim")
+        elif level == "info":
+            self._bars.update(self._current, said=line)
 
     def warn(self, message: str) -> None:
         """Something the user should know, once each."""
@@ -68,7 +80,7 @@ class _Display:
 @contextlib.contextmanager
 def _exit_codes() -> Iterator[None]:
     """Library errors become one message and exit code 1; Ctrl-C and SIGTERM clean up and become 130."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except BuildError as error:
@@ -99,7 +111,8 @@ def build(
         ),
     ] = "coco",
     target: Annotated[
-        Literal["auto", "openvino"], typer.Option(help="What the engine file is for; auto is openvino without a GPU.")
+        Literal["auto", "tensorrt", "openvino"],
+        typer.Option(help="What runs the engine; auto is tensorrt where a GPU is and a plan can be built."),
     ] = "auto",
     model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Default: yolo_nas_VARIANT_PRECISION.", show_default=False)] = None,
@@ -115,6 +128,72 @@ def build(
     processing: Annotated[
         Literal["checkpoint", "coco"], typer.Option(help="Whose preprocessing to compile into the model.")
     ] = "checkpoint",
+    instances: Annotated[int, typer.Option(min=1, help="Engines that run side by side, on each GPU.")] = 1,
+    queue_delay_us: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How long the engine waits for a batch to fill. Default: 0 for openvino, 500 for tensorrt.",
+            show_default=False,
+        ),
+    ] = None,
+    plan_with: Annotated[
+        Literal["auto", "trtexec", "tensorrt", "docker"],
+        typer.Option(
+            help="What builds the plan: trtexec on this machine, the tensorrt package, or trtexec in a container of "
+            "the server's image.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = "auto",
+    server: Annotated[
+        str,
+        typer.Option(
+            help="Triton release or image that will load the plan: its TensorRT must be the one that builds it.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = plan.DEFAULT_SERVER,
+    opt_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batch size that kernels are chosen for. Default: the largest.",
+            rich_help_panel=_TENSORRT,
+            show_default=False,
+        ),
+    ] = None,
+    optimization_level: Annotated[
+        int,
+        typer.Option(min=0, max=5, help="How long TensorRT looks for fast kernels.", rich_help_panel=_TENSORRT),
+    ] = 3,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(
+            "--workspace-mib",
+            min=1,
+            help="Most GPU memory a kernel may use. Default: all there is.",
+            rich_help_panel=_TENSORRT,
+            show_default=False,
+        ),
+    ] = None,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible",
+            help="A plan for Ampere and newer GPUs, not only this one's kind. Costs speed: kernels of newer "
+            "architectures are not used.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="A plan for later TensorRT releases of the same major version too. Costs speed and size, and the "
+            "server must allow the runtime inside it: --backend-config=tensorrt,version-compatible=true.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
@@ -134,17 +213,20 @@ def build(
         raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
     if variant == "all" and weights not in ("coco", "demo") and "{variant}" not in weights:
         raise typer.BadParameter("one file holds one variant; write {variant} in the path", param_hint="--weights")
-    display = _Display(quiet=as_json)
-    reporter = building.Reporter(display.progress, display.warn)
+    if opt_batch_size and opt_batch_size > max_batch_size:
+        raise typer.BadParameter(f"is at most --max-batch-size, {max_batch_size}", param_hint="--opt-batch-size")
+    display = _Display(as_json, verbose)
+    reporter = building.Reporter(display.progress, display.warn, display.log)
     results = []
     with _exit_codes(), display.live():
+        chosen, plan_builder = _choose_target(target, server, plan_with, version_compatible, display)
         for one_variant in variants:
             for one_precision in precisions:
                 options = building.Options(
                     weights=weights,
                     variant=one_variant,
                     precision=one_precision,
-                    target="openvino",
+                    target=chosen,
                     name=name,
                     model_repository=model_repository,
                     calibration=calibration,
@@ -154,17 +236,56 @@ def build(
                     class_names=class_names,
                     processing=processing,
                     force=force,
+                    instances=instances,
+                    queue_delay_us=queue_delay_us,
+                    plan_options=plan.PlanOptions(
+                        optimization_level, workspace_mib, hardware_compatible, version_compatible
+                    ),
+                    opt_batch_size=opt_batch_size,
+                    server=server,
                 )
                 display.start(
                     f"{name or weights} {one_precision}"
                     if one_variant is None
                     else name or contract.model_name(one_variant, one_precision)
                 )
-                results.append(building.build(options, reporter))
+                results.append(building.build(options, reporter, plan_builder))
     if as_json:
         _out.print_json(json.dumps([_summary(result) for result in results]))
     else:
-        _print_results(results, model_repository)
+        _print_results(results)
+        if chosen == "tensorrt":
+            _out.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
+        else:
+            _out.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+
+
+def _choose_target(
+    target: Literal["auto", "tensorrt", "openvino"],
+    server: str,
+    way: Literal["auto", "trtexec", "tensorrt", "docker"],
+    version_compatible: bool,
+    display: _Display,
+) -> tuple[Target, plan.PlanBuilder | None]:
+    """What to build for, and with what."""
+    if target == "openvino":
+        return target, None
+    if target == "auto":
+        try:
+            plan.find_gpu()
+        except PlanError:
+            return "openvino", None
+    if plan.below_security_floor(server):
+        display.warn(
+            f"Triton {server} has known remote code execution, fixed by {plan.SECURITY_FLOOR}: keep it off networks."
+        )
+    try:
+        return "tensorrt", plan.find(server, None if way == "auto" else way, version_compatible)
+    except PlanError as error:
+        if target == "tensorrt":
+            raise
+        display.warn(f"there is a GPU, but {error}\n  Building for OpenVINO on the CPU instead.")
+        return "openvino", None
 
 
 def _summary(result: building.Result) -> dict[str, object]:
@@ -174,12 +295,14 @@ def _summary(result: building.Result) -> dict[str, object]:
         "version": result.version,
         "built": result.built,
         "seconds": result.seconds,
+        "target": manifest["inputs"]["target"],
         "agreement": manifest["agreement"],
+        "plan": manifest.get(contract.PLAN),
         "files": manifest["files"],
     }
 
 
-def _print_results(results: list[building.Result], model_repository: Path) -> None:
+def _print_results(results: list[building.Result]) -> None:
     table = Table(Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found")
     for result in results:
         agreement = result.manifest["agreement"]
@@ -192,7 +315,6 @@ def _print_results(results: list[building.Result], model_repository: Path) -> No
             f"{agreement['detections_found']} of {agreement['detections']}",
         )
     _out.print(table)
-    _out.print(f"Serve it with: nas-serve --model-repository {model_repository}")
 
 
 @app.command()

@@ -12,7 +12,10 @@ from nas_ensembles import contract
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
-ENGINE_FILE = "model.onnx"
+from .variants import Target
+
+ENGINE_FILES: dict[Target, str] = {"openvino": "model.onnx", "tensorrt": "model.plan"}
+_WAITING_BATCHES = 16  # more requests than this many full batches are refused, not queued
 _TYPES = {
     contract.IMAGE: pb.TYPE_STRING,
     contract.SCORE_THRESHOLD: pb.TYPE_FP32,
@@ -43,9 +46,12 @@ class ServedModel:
         candidates: K, the rows of the engine's outputs.
         max_batch_size: of all four models.
         max_pixels: larger pictures are refused.
+        target: backend of the engine.
+        engine_instances, preprocess_instances: run side by side; of the engine, on each GPU.
+        queue_delay_us: the engine waits so long for a batch to fill.
         score_threshold, iou_threshold: hold when a request gives none.
         parameters: travel in the ensemble's config, as JSON: class names and provenance.
-        engine_parameters: OpenVINO properties.
+        engine_parameters: of the engine's backend; OpenVINO properties.
     """
 
     name: str
@@ -57,6 +63,10 @@ class ServedModel:
     iou_threshold: float
     parameters: Mapping[str, Any]
     engine_parameters: Mapping[str, str]
+    target: Target = "openvino"
+    engine_instances: int = 1
+    preprocess_instances: int = 1
+    queue_delay_us: int = 0
 
     def _dims(self, tensor: str) -> list[int]:
         return {
@@ -90,7 +100,7 @@ class ServedModel:
         }
         fields: dict[str, dict[str, Any]] = {
             "preprocess": {"backend": "python"},
-            "engine": {"backend": "openvino", "default_model_filename": ENGINE_FILE},
+            "engine": {"backend": self.target, "default_model_filename": ENGINE_FILES[self.target]},
             "postprocess": {"backend": "python"},
         }
         parameters: dict[str, Mapping[str, Any]] = {
@@ -101,13 +111,17 @@ class ServedModel:
                 contract.IOU_THRESHOLD: self.iou_threshold,
             },
         }
+        instances = {"preprocess": self.preprocess_instances, "engine": self.engine_instances}
         configs = {}
         for stage, (inputs, outputs) in steps.items():
             config = self._config(names[stage], inputs, outputs, **fields[stage])
-            config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+            config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances.get(stage, 1))
             config.dynamic_batching.SetInParent()
+            if stage != "postprocess":  # what has been computed is not thrown away
+                config.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
             _set_parameters(config, parameters[stage])
             configs[config.name] = config
+        self._tune_engine(configs[names["engine"]])
         ensemble = self._config(self.name, (contract.IMAGE, *_OPTIONAL), _OUTPUTS, platform="ensemble")
         for stage, (inputs, outputs) in steps.items():
             ensemble.ensemble_scheduling.step.add(
@@ -119,6 +133,20 @@ class ServedModel:
         _set_parameters(ensemble, {**self.parameters, **parameters["postprocess"], **parameters["preprocess"]})
         configs[self.name] = ensemble
         return configs
+
+    def _tune_engine(self, engine: pb.ModelConfig) -> None:
+        engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
+        if self.target != "tensorrt":
+            return
+        engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
+        engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
+        for batch_size in sorted({1, self.max_batch_size}):
+            warmup = engine.model_warmup.add(name=f"batch of {batch_size}", batch_size=batch_size)
+            warmup.inputs[contract.IMAGES].CopyFrom(
+                pb.ModelWarmup.Input(
+                    data_type=_TYPES[contract.IMAGES], dims=self._dims(contract.IMAGES), random_data=True
+                )
+            )
 
 
 def render(config: pb.ModelConfig) -> str:

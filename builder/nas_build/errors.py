@@ -6,6 +6,7 @@ BuildError
 ├── DownloadError       official weights cannot be had
 ├── CalibrationError    no pictures to calibrate with
 ├── DisagreementError   the exported graph does not compute what PyTorch computes
+├── PlanError           no TensorRT plan can be built, or not one that the server would load
 └── RepositoryError     the model repository cannot be written
 """
 
@@ -34,6 +35,10 @@ class CalibrationError(BuildError):
 
 class DisagreementError(BuildError):
     """The exported graph does not compute what PyTorch computes."""
+
+
+class PlanError(BuildError):
+    """No TensorRT plan can be built here, or not one that the server would load."""
 
 
 class RepositoryError(BuildError):

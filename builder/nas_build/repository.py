@@ -15,7 +15,7 @@ from typing import Any
 import nas_ensembles
 from nas_ensembles import contract
 
-from .configs import ENGINE_FILE, ServedModel, render
+from .configs import ENGINE_FILES, ServedModel, render
 from .errors import RepositoryError
 
 CONFIG = "config.pbtxt"
@@ -59,7 +59,7 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
     Args:
         repository: made if it is not there.
         model: what to serve.
-        engine_file: bytes of model.onnx.
+        engine_file: bytes of model.onnx or model.plan.
         manifest: what the build knows; the installed files and their SHA-256 are added as "files".
 
     Returns:
@@ -77,7 +77,7 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
             _write(staging / name / CONFIG, render(configs[name]).encode())
         for stage in ("preprocess", "postprocess"):
             _write_python_model(stage, folders[contract.stage_name(model.name, stage)])
-        _write(folders[contract.stage_name(model.name, "engine")] / ENGINE_FILE, engine_file)
+        _write(folders[contract.stage_name(model.name, "engine")] / ENGINE_FILES[model.target], engine_file)
         files = {
             str(path.relative_to(staging)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(staging.rglob("*"))

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 Variant = Literal["s", "m", "l"]
 Precision = Literal["fp16", "int8"]
-Target = Literal["openvino"]
+Target = Literal["openvino", "tensorrt"]
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -8,6 +8,15 @@ with Detector("localhost:8001") as detector:
 
 from .detections import Detections
 from .detector import Detector, Model
-from .errors import ClientError, ImageRefused, ModelUnavailable, ServerUnavailable
+from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
 
-__all__ = ["ClientError", "Detections", "Detector", "ImageRefused", "Model", "ModelUnavailable", "ServerUnavailable"]
+__all__ = [
+    "ClientError",
+    "Detections",
+    "Detector",
+    "ImageRefused",
+    "Model",
+    "ModelUnavailable",
+    "ServerBusy",
+    "ServerUnavailable",
+]

@@ -141,7 +141,7 @@ def _short(key: str, value: Any) -> str:
 @contextlib.contextmanager
 def _exit_codes() -> Iterator[None]:
     """Library errors become one message and exit code 1; Ctrl-C and SIGTERM end the requests and become 130."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except ClientError as error:

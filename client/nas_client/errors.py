@@ -2,6 +2,7 @@
 
 ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
+│   └── ServerBusy      its queue is full
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
 └── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
 """
@@ -15,6 +16,10 @@ class ClientError(Exception):
 
 class ServerUnavailable(ClientError):
     """Nothing answers at the URL, it answers too late, or it is no Triton."""
+
+
+class ServerBusy(ServerUnavailable):
+    """More requests wait than the model's queue takes; try again later, or send fewer at once."""
 
 
 class ModelUnavailable(ClientError):

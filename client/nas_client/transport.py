@@ -14,7 +14,7 @@ from geventhttpclient.response import HTTPParseError
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from .errors import ClientError, ImageRefused, ModelUnavailable, ServerUnavailable
+from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
 
 Protocol = Literal["grpc", "http"]
 DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
@@ -148,6 +148,8 @@ class Transport:
         status, message = str(error.status() or ""), str(error.message())
         if "unknown model" in message or "not found" in message and "model" in message.lower():
             return ModelUnavailable(message)
+        if "maximum queue size" in message:
+            return ServerBusy(f"{self.address} is overloaded: {_cause(message)}. Try later, or send fewer at once.")
         if "UNAVAILABLE" in status and "Request for unknown" not in message:
             return self._unavailable(message.splitlines()[0])
         if "DEADLINE_EXCEEDED" in status or "timed out" in message.lower():
@@ -165,5 +167,5 @@ class Transport:
 
 
 def _cause(message: str) -> str:
-    """The composing model's own words, without the ensemble's preamble."""
-    return re.sub(r"^in ensemble '[^']*', ", "", message)
+    """The composing model's own words, without the preambles of the ensemble and of requests without an id."""
+    return re.sub(r"^(in ensemble '[^']*', |\[request id: <id_unknown>\] )+", "", message)

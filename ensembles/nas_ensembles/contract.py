@@ -50,6 +50,7 @@ PRECISION = "precision"
 TARGET = "target"
 CHECKPOINT_SHA256 = "checkpoint_sha256"
 BUILD_VERSIONS = "build_versions"
+PLAN = "plan"  # TensorRT release, GPU and options of the engine's plan
 
 STAGES = ("preprocess", "engine", "postprocess")
 

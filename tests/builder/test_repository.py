@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,25 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def golden(name: str) -> pb.ModelConfig:
+    """The golden files were read line by line; they are parsed, so that layout does not matter."""
+    return text_format.Parse((GOLDEN / f"{name}.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_rendered_config_matches_golden(name: str) -> None:
-    """The golden files were read line by line; they are parsed, so that layout does not matter."""
-    expected = text_format.Parse((GOLDEN / f"{name}.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
-    assert text_format.Parse(configs.render(MODEL.configs()[name]), pb.ModelConfig()) == expected
+    assert text_format.Parse(configs.render(MODEL.configs()[name]), pb.ModelConfig()) == golden(name)
+
+
+def test_rendered_config_of_a_tensorrt_engine_matches_golden() -> None:
+    model = replace(
+        MODEL, target="tensorrt", engine_parameters={}, engine_instances=2, preprocess_instances=3, queue_delay_us=500
+    )
+    rendered = {name: text_format.Parse(configs.render(c), pb.ModelConfig()) for name, c in model.configs().items()}
+    assert rendered["yolo_nas_s_int8_engine"] == golden("yolo_nas_s_int8_engine_tensorrt")
+    assert rendered["yolo_nas_s_int8_preprocess"].instance_group[0].count == 3
+    for name in ("yolo_nas_s_int8", "yolo_nas_s_int8_postprocess"):  # the target changes nothing else
+        assert rendered[name] == golden(name)
 
 
 def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
