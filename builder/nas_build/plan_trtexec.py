@@ -60,14 +60,15 @@ class Trtexec:
         Raises:
             PlanError: says what is missing and how to get it.
         """
-        engine = shells.connect()
-        if gpu:
-            shells.require_gpu(engine)
+        with shells.engine() as client:
+            if gpu:
+                shells.require_gpu(client)
+            host = str(client.info().get("Name", ""))
         device = plan.visible_device() if gpu else None
         return cls(
             "docker",
-            lambda progress: shells.container(engine, image, device, _LONGEST_BUILD_S, progress),
-            {"image": image, "engine": str(engine.info().get("Name", "")), "device": str(device)},
+            lambda progress: shells.container(image, device, _LONGEST_BUILD_S, progress),
+            {"image": image, "engine": host, "device": str(device)},
         )
 
     def identity(self) -> dict[str, str]:
@@ -89,8 +90,9 @@ class Trtexec:
             if kept:
                 shell.put(_TIMINGS, kept)
             try:
-                for line in shell.run([executable, *arguments(profile, options)]):
-                    log(*_parse_line(line))
+                with contextlib.closing(shell.run([executable, *arguments(profile, options)])) as lines:
+                    for line in lines:
+                        log(*_parse_line(line))
             except Failed as failed:
                 raise PlanError(f"{name}: TensorRT {version} cannot build a plan: {_errors(failed)}") from None
             data = shell.get(_PLAN)

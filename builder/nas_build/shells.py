@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import posixpath
+import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ _TOOLKIT = (
 class Shell(Protocol):
     """An empty working folder, commands in it, files into it and out of it."""
 
-    def run(self, command: Sequence[str]) -> Iterator[str]:
+    def run(self, command: Sequence[str]) -> Generator[str, None, None]:
         """Lines of a command's output as they come. Raises PlanError if it cannot be started or fails."""
 
     def put(self, name: str, data: bytes) -> None:
@@ -58,7 +59,7 @@ class _Local:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def run(self, command: Sequence[str]) -> Iterator[str]:
+    def run(self, command: Sequence[str]) -> Generator[str, None, None]:
         lines = []
         try:
             process = subprocess.Popen(
@@ -86,8 +87,9 @@ class _Local:
         return path.read_bytes() if path.exists() else b""
 
 
-def connect() -> Any:
-    """The engine that DOCKER_HOST names, or the local one.
+@contextlib.contextmanager
+def engine() -> Iterator[Any]:
+    """A client of the engine that DOCKER_HOST names, or the local one.
 
     Raises:
         PlanError: if the SDK or the engine is not there.
@@ -96,34 +98,36 @@ def connect() -> Any:
         import docker
     except ImportError:
         raise PlanError("the Docker SDK is not installed: pip install 'nas-triton[docker]'") from None
+    client = None
     try:
-        engine = docker.from_env()
-        engine.ping()
+        client = docker.from_env()
+        client.ping()
     except docker.errors.DockerException as error:
         raise PlanError(
             f"no Docker engine answers: {error}. Start one, or name another machine's with DOCKER_HOST=ssh://user@host"
         ) from None
-    return engine
+    with contextlib.closing(client):
+        yield client
 
 
-def require_gpu(engine: Any) -> None:
+def require_gpu(client: Any) -> None:
     """Fail before a pull of gigabytes.
 
     Raises:
-        PlanError: if the engine knows neither NVIDIA's runtime nor its CDI devices.
+        PlanError: if the engine has neither NVIDIA's runtime nor its CDI devices, nor this machine its hook.
     """
-    info = engine.info()
+    info = client.info()
     devices = [device for device in info.get("DiscoveredDevices") or [] if "nvidia" in str(device)]
-    if "nvidia" not in info.get("Runtimes", {}) and not devices:
+    hook = shutil.which("nvidia-container-runtime-hook")  # enough for an engine of this machine
+    if "nvidia" not in info.get("Runtimes", {}) and not devices and not hook:
         raise PlanError(f"the Docker engine {info.get('Name', '')!r} gives containers no NVIDIA GPU; {_TOOLKIT}")
 
 
 @contextlib.contextmanager
-def container(engine: Any, image: str, device: str | None, longest_s: int, progress: Progress) -> Iterator[Shell]:
+def container(image: str, device: str | None, longest_s: int, progress: Progress) -> Iterator[Shell]:
     """A container that waits for commands; it is removed in the end, on Ctrl-C too.
 
     Args:
-        engine: from `connect`.
         image: pulled if it is not there.
         device: index or UUID of the GPU to ask for; None for none.
         longest_s: it ends by itself after so long, in case this process is killed.
@@ -131,49 +135,56 @@ def container(engine: Any, image: str, device: str | None, longest_s: int, progr
     """
     import docker
 
-    _pull(engine, image, progress)
-    requests = [docker.types.DeviceRequest(device_ids=[device], capabilities=[["gpu"]])] if device else []
-    created = engine.containers.create(
-        image,
-        entrypoint=["sleep"],
-        command=[str(longest_s)],
-        device_requests=requests,
-        labels={"nas-build": "plan"},
-        network_mode="none",
-        auto_remove=True,
-        init=True,
-    )
+    with engine() as client:
+        _pull(client, image, progress)
+        requests = [docker.types.DeviceRequest(device_ids=[device], capabilities=[["gpu"]])] if device else []
+        created = client.containers.create(
+            image,
+            entrypoint=["sleep"],
+            command=[str(longest_s)],
+            device_requests=requests,
+            labels={"nas-build": "plan"},
+            network_mode="none",
+            auto_remove=True,
+            init=True,
+        )
+        try:
+            _start(created, image)
+            running = _Container(client, created)
+            list(running.run(["mkdir", "-p", _FOLDER], folder="/"))
+            yield running
+        finally:
+            try:
+                created.remove(force=True, v=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):  # gone, or going, by itself
+                    raise
+
+
+def _start(created: Any, image: str) -> None:
+    import docker
+
     try:
-        try:
-            created.start()
-        except docker.errors.APIError as error:
-            if "device driver" in str(error.explanation) or "nvidia" in str(error.explanation):
-                raise PlanError(f"the Docker engine gives containers no NVIDIA GPU; {_TOOLKIT}") from None
-            raise PlanError(f"{image}: cannot be started: {error.explanation}") from None
-        running = _Container(engine, created)
-        list(running.run(["mkdir", "-p", _FOLDER], folder="/"))
-        yield running
-    finally:
-        try:
-            created.remove(force=True, v=True)
-        except docker.errors.APIError as error:
-            if error.status_code not in (404, 409):  # gone, or going, by itself
-                raise
+        created.start()
+    except docker.errors.APIError as error:
+        if "device driver" in str(error.explanation) or "nvidia" in str(error.explanation):
+            raise PlanError(f"the Docker engine gives containers no NVIDIA GPU; {_TOOLKIT}") from None
+        raise PlanError(f"{image}: cannot be started: {error.explanation}") from None
 
 
-def _pull(engine: Any, image: str, progress: Progress) -> None:
+def _pull(client: Any, image: str, progress: Progress) -> None:
     import docker
     from docker.utils import parse_repository_tag
 
     try:
-        engine.images.get(image)
+        client.images.get(image)
         return
     except docker.errors.ImageNotFound:
         pass
     name, tag = parse_repository_tag(image)
     layers: dict[str, tuple[int, int]] = {}
     try:
-        for event in engine.api.pull(name, tag or "latest", stream=True, decode=True):
+        for event in client.api.pull(name, tag or "latest", stream=True, decode=True):
             if "error" in event:
                 raise PlanError(f"{image}: cannot be pulled: {event['error']}")
             detail = event.get("progressDetail") or {}
@@ -185,23 +196,24 @@ def _pull(engine: Any, image: str, progress: Progress) -> None:
 
 
 class _Container:
-    def __init__(self, engine: Any, container: Any) -> None:
-        self._engine = engine
+    def __init__(self, client: Any, container: Any) -> None:
+        self._api = client.api
         self._container = container
 
-    def run(self, command: Sequence[str], folder: str = _FOLDER) -> Iterator[str]:
-        execution = self._engine.api.exec_create(self._container.id, list(command), workdir=folder)["Id"]
+    def run(self, command: Sequence[str], folder: str = _FOLDER) -> Generator[str, None, None]:
+        execution = self._api.exec_create(self._container.id, list(command), workdir=folder)["Id"]
         lines: list[str] = []
         rest = b""
-        for chunk in self._engine.api.exec_start(execution, stream=True):
-            *complete, rest = (rest + chunk).split(b"\n")
-            for line in complete:
-                lines.append(line.decode(errors="replace").rstrip())
-                yield lines[-1]
+        with contextlib.closing(self._api.exec_start(execution, stream=True)) as chunks:
+            for chunk in chunks:
+                *complete, rest = (rest + chunk).split(b"\n")
+                for line in complete:
+                    lines.append(line.decode(errors="replace").rstrip())
+                    yield lines[-1]
         if rest:
             lines.append(rest.decode(errors="replace"))
             yield lines[-1]
-        if code := self._engine.api.exec_inspect(execution)["ExitCode"]:
+        if code := self._api.exec_inspect(execution)["ExitCode"]:
             raise Failed(command, code, lines)
 
     def put(self, name: str, data: bytes) -> None:

@@ -1,0 +1,155 @@
+"""Plans from a container, with a real Docker engine; skipped without one.
+
+The container's image is made of this machine's own shell, so that nothing is pulled. Its trtexec is a script: what is
+tested is the container's life, and what goes in and out.
+"""
+
+from __future__ import annotations
+
+import _thread
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nas_build import plan, shells
+from nas_build.errors import PlanError
+from nas_build.plan import Gpu, Plan, PlanOptions, Profile
+from nas_build.plan_trtexec import Trtexec
+
+IMAGE = "nas-triton-test/trtexec:26.08-py3"
+PROFILE = Profile("images", (3, 640, 640), 8, 8)
+TRTEXEC = """#!/bin/sh
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v110201] [b3] # trtexec $*"
+case "$*" in --help) exit 0;; esac
+echo "[11/22/2026-10:00:01] [I] Parsing"
+if [ "$(cat model.onnx)" = refused ]; then
+  echo "[11/22/2026-10:00:01] [E] [TRT] node conv1: types Half and Float" >&2
+  exit 1
+fi
+echo "[11/22/2026-10:00:02] [I] Building"
+if [ "$(cat model.onnx)" = slow ]; then sleep 600; fi
+{ echo "$*"; cat model.onnx; } > model.plan
+{ cat timing.cache 2>/dev/null; echo timings; } > new.cache
+mv new.cache timing.cache
+"""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    try:
+        with shells.engine() as connected:
+            yield connected
+    except PlanError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def image(engine: Any) -> Iterator[str]:
+    """A shell, a few commands, and the libraries they need."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        paths = {f"bin/{name}": str(shutil.which(name)) for name in ("sh", "sleep", "mkdir", "cat", "mv")}
+        needed = subprocess.run(["ldd", *paths.values()], capture_output=True, text=True, check=True).stdout.split()
+        paths |= {word.lstrip("/"): word for word in needed if word.startswith("/") and not word.endswith(":")}
+        for name, path in paths.items():
+            tar.add(os.path.realpath(path), name)
+        for name, text in (("trtexec", TRTEXEC), ("nvidia-smi", "#!/bin/sh\necho 'NVIDIA L4, 8.9'\n")):
+            entry = tarfile.TarInfo(f"bin/{name}")
+            entry.mode, entry.size = 0o755, len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+        for folder in ("tmp", "etc"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(entry)
+    repository, _, tag = IMAGE.partition(":")
+    engine.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
+    yield IMAGE
+    engine.images.remove(IMAGE, force=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def ours(engine: Any) -> list[Any]:
+    return list(engine.containers.list(all=True, filters={"label": "nas-build"}))
+
+
+def built(image: str, model: bytes, log: plan.Log = lambda *_: None) -> Plan:
+    return Trtexec.docker(image, gpu=False).build("engine", model, PROFILE, PlanOptions(), lambda *_: None, log)
+
+
+def test_a_plan_from_a_container(engine: Any, image: str, cache: Path) -> None:
+    log: list[tuple[str, str]] = []
+    for _ in range(2):
+        plan = built(image, b"graph", lambda *line: log.append(line))
+    assert plan.data.endswith(b"graph") and b"--stronglyTyped" in plan.data
+    assert plan.tensorrt_version == "11.2.1" and plan.gpu == Gpu("NVIDIA L4", "8.9") and plan.built_with == "docker"
+    assert log[:3][1:] == [("info", "Parsing"), ("info", "Building")]
+    assert (cache / "timing" / "nvidia-l4-sm89-tensorrt11.2.1.cache").read_bytes() == b"timings\ntimings\n"
+    assert not ours(engine)
+
+
+def test_a_graph_that_is_refused(engine: Any, image: str) -> None:
+    with pytest.raises(PlanError, match=r"^engine: TensorRT 11.2.1 cannot build a plan: node conv1: types Half and Fl"):
+        built(image, b"refused")
+    assert not ours(engine)
+
+
+def test_ctrl_c_removes_the_container(engine: Any, image: str) -> None:
+    def interrupt(level: str, line: str) -> None:
+        if line == "Building":
+            assert len(ours(engine)) == 1
+            _thread.interrupt_main()
+
+    started = time.monotonic()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            built(image, b"slow", interrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert time.monotonic() - started < 60
+    assert not ours(engine)
+
+
+def test_an_engine_without_a_gpu_says_what_to_install(engine: Any, image: str) -> None:
+    if "nvidia" in engine.info().get("Runtimes", {}):
+        pytest.skip("this engine has NVIDIA's runtime")
+    with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
+        Trtexec.docker(image)
+    with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
+        with shells.container(image, "0", 60, lambda *_: None):
+            pass
+    assert not ours(engine)
+
+
+def test_an_image_that_cannot_be_had(engine: Any) -> None:
+    with pytest.raises(PlanError, match=r"^localhost:9/none:1: cannot be pulled: "):
+        built("localhost:9/none:1", b"graph")
+
+
+def test_no_engine_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(PlanError, match="no Docker engine answers: .*DOCKER_HOST=ssh://user@host"):
+        Trtexec.docker(IMAGE)
+
+
+def test_a_container_without_trtexec(engine: Any, image: str) -> None:
+    with shells.container(image, None, 60, lambda *_: None) as shell:
+        list(shell.run(["mv", "/bin/trtexec", "/bin/other"]))
+        with pytest.raises(shells.Failed, match="trtexec ended with exit code 12[67]"):
+            list(shell.run(["trtexec", "--help"]))
+        assert shell.get("nothing") == b""
+        shell.put("data", b"\0\n\xff" * 100_000)
+        assert shell.get("data") == b"\0\n\xff" * 100_000
