@@ -136,11 +136,12 @@ class ServedModel:
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
-        if self.target != "tensorrt":
-            return
-        engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
-        engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
-        for batch_size in sorted({1, self.max_batch_size}):
+        warm_up_with = {1}
+        if self.target == "tensorrt":
+            engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
+            engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
+            warm_up_with.add(self.max_batch_size)
+        for batch_size in sorted(warm_up_with):
             warmup = engine.model_warmup.add(name=f"batch of {batch_size}", batch_size=batch_size)
             warmup.inputs[contract.IMAGES].CopyFrom(
                 pb.ModelWarmup.Input(

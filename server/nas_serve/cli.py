@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from .embedded import DEFAULT_PORTS, Server, ServerError
+from .embedded import DEFAULT_PORTS, HOST, Server, ServerError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -27,6 +27,10 @@ def serve(
     ] = None,
     model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     model: Annotated[list[str] | None, typer.Option(help="Load only this model; may be repeated.")] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. Leave it: this Triton predates security fixes. For containers."),
+    ] = HOST,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["metrics"],
@@ -44,6 +48,7 @@ def serve(
     server = Server(
         model_repository,
         models=model or (),
+        host=host,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -59,6 +64,10 @@ def serve(
             stack.callback(server.stop)
             server.start(lambda waited: status.update(f"starting Triton on {model_repository}: {waited:.0f} s"))
             status.stop()
+            if host != HOST:
+                _console.print(
+                    Text.assemble(("note: ", "yellow"), f"listening on {host}; keep this Triton off networks.")
+                )
             _console.print(f"Triton is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, {server.metrics_url}")
             if command:
                 code = _run(command, server)

@@ -34,11 +34,13 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """A real Triton on loopback, as a context manager.
+    """A real Triton on this machine, as a context manager.
 
     Args:
         model_repository: any Triton model repository of Python, ensemble and `openvino` models.
         models: load these only (an ensemble brings its composing models); all if empty.
+        host: address to listen on. This Triton predates security fixes: anything but loopback is for a container
+            whose ports are published with care.
         http_port, grpc_port, metrics_port: 0 takes a free one.
         log: file for the server's log; a temporary one if None.
         timeout_s: to become ready.
@@ -51,6 +53,7 @@ class Server:
         model_repository: str | Path,
         *,
         models: Sequence[str] = (),
+        host: str = HOST,
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -62,6 +65,7 @@ class Server:
         self.model_repository = Path(model_repository).absolute()
         self.models = tuple(models)
         self.timeout_s = timeout_s
+        self._host = host
         self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self._log_path = None if log is None else Path(log)
@@ -143,7 +147,7 @@ class Server:
     def _launch(self) -> None:
         wheel = _wheel()
         library = _libpython()
-        self.ports = _claim_ports(self._requested)
+        self.ports = _claim_ports(self._host, self._requested)
         scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
         if self._log_path is None:
             self._log_path = scratch / "tritonserver.log"
@@ -159,10 +163,13 @@ class Server:
             "--exit-on-error=true",
             "--strict-readiness=true",
             "--disable-auto-complete-config",
+            # Percentiles, for dashboards; docker/serve.sh has the same.
+            "--metrics-config=summary_latencies=true",
+            "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
             f"--log-verbose={self._verbose}",
         ]
         for service, port in self.ports.items():
-            command += [f"--{service}-address={HOST}", f"--{service}-port={port}"]
+            command += [f"--{service}-address={self._host}", f"--{service}-port={port}"]
         if self.models:
             command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.models)]
         elif self._poll_s:
@@ -217,7 +224,7 @@ def _libpython() -> Path:
     if multiarch:
         candidates += [Path("/usr/lib") / str(multiarch), Path("/lib") / str(multiarch)]
     for folder in candidates:
-        if (folder / name).exists():
+        if os.path.exists(folder / name):  # false, unlike Path.exists, where it may not look
             return folder
     raise ServerError(
         f"{name} not found in {', '.join(dict.fromkeys(map(str, candidates)))}; Triton's Python models need it. "
@@ -238,7 +245,7 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     return target
 
 
-def _claim_ports(requested: dict[str, int]) -> dict[str, int]:
+def _claim_ports(host: str, requested: dict[str, int]) -> dict[str, int]:
     """The requested ports, free ones for 0; all are bound at once so that they differ, then let go."""
     with contextlib.ExitStack() as sockets:
         ports = {}
@@ -246,10 +253,10 @@ def _claim_ports(requested: dict[str, int]) -> dict[str, int]:
             claim = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                claim.bind((HOST, port))
+                claim.bind((host, port))
             except OSError as error:
                 raise ServerError(
-                    f"{service} port {port} on {HOST} is taken ({error.strerror}). "
+                    f"{service} port {port} on {host} is taken ({error.strerror}). "
                     f"Stop what uses it, or choose another with --{service}-port (0 takes a free one)."
                 ) from None
             ports[service] = claim.getsockname()[1]

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Starts Triton for production on /models; arguments are added to Triton's.
+#   MODEL_REPOSITORY  another folder
+#   NAS_ADMIN_KEY     opens shared memory, statistics, traces and log settings to requests with the header
+#                     admin-key (gRPC: triton-grpc-protocol-admin-key); without it they are closed to all
+#   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC speaks TLS
+set -eu
+
+key=${NAS_ADMIN_KEY:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
+admin=shared-memory,statistics,trace,logging
+
+if [ -n "${NAS_TLS_CERT:-}" ]; then
+    : "${NAS_TLS_KEY:?NAS_TLS_CERT needs NAS_TLS_KEY beside it}"
+    set -- --grpc-use-ssl=true "--grpc-server-cert=$NAS_TLS_CERT" "--grpc-server-key=$NAS_TLS_KEY" "$@"
+fi
+
+# Models cannot be loaded or unloaded from outside, and the server is ready when all of them are.
+exec tritonserver \
+    "--model-repository=${MODEL_REPOSITORY:-/models}" \
+    --model-control-mode=none \
+    --strict-readiness=true \
+    --exit-on-error=true \
+    --disable-auto-complete-config \
+    "--http-restricted-api=$admin:admin-key=$key" \
+    "--grpc-restricted-protocol=$admin:admin-key=$key" \
+    --metrics-config=summary_latencies=true \
+    --metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001 \
+    "$@"
