@@ -1,0 +1,263 @@
+"""The containers, by the tools that check them and, for what they start, a real Triton."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from conftest import ROOT, SAMPLES
+from nas_client import Detector
+from nas_serve import Server, embedded
+
+BIN = Path(sys.executable).parent
+NAME = "yolo_nas_s_int8"
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+DASHBOARD = json.loads((ROOT / "docker/grafana/dashboards/nas-triton.json").read_text())
+
+
+def run(*command: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False, **kwargs)
+
+
+# --- files
+
+
+def test_compose_follows_the_specification() -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not (BIN / "hadolint").exists(), reason="hadolint has no wheel for this machine")
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.slim"])
+def test_dockerfiles_pass_hadolint(name: str) -> None:
+    done = run(BIN / "hadolint", f"docker/{name}")
+    assert done.returncode == 0 and not done.stdout, done.stdout
+
+
+def test_the_start_script_passes_shellcheck() -> None:
+    done = run(BIN / "shellcheck", "docker/serve.sh")
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_is_pinned() -> None:
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    for dockerfile in ("Dockerfile", "Dockerfile.slim"):
+        text = (ROOT / "docker" / dockerfile).read_text()
+        images += re.findall(r"^ARG PYTHON_IMAGE=(.*)", text, re.MULTILINE)
+        packages = re.findall(r"pip install (.*?)\s*\\?$", text, re.MULTILINE)
+        assert packages and all("==" in word or "/src" in word for line in packages for word in line.split())
+    assert all(re.search(r":(\$\{TRITON_VERSION:-26\.08\}|slim|v?\d+\.\d+\.\d+.*)$", image) for image in images), images
+    env = dict(line.split("=") for line in (ROOT / ".env").read_text().splitlines() if "=" in line and line[0] != "#")
+    assert env == {"COMPOSE_PROFILES": "gpu", "TRITON_VERSION": "26.08"}
+
+
+def test_one_release_of_triton_everywhere() -> None:
+    from nas_build import plan
+
+    assert "ARG TRITON_VERSION=26.08" in (ROOT / "docker/Dockerfile").read_text()
+    assert plan.DEFAULT_SERVER == os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "26.08")
+    assert plan.server_tensorrt("26.08") == "11.2.1"
+
+
+@pytest.mark.parametrize("name", ["triton", "triton-cpu", "triton-slim"])
+def test_servers_are_closed_up(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["restart"] == "unless-stopped"
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["shm_size"] == "1gb" and "/v2/health/ready" in service["healthcheck"]["test"][-1]
+    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service["ports"])
+    for dockerfile in ("Dockerfile", "Dockerfile.slim"):
+        assert re.findall(r"^USER (\d+)", (ROOT / "docker" / dockerfile).read_text(), re.MULTILINE)[-1] == "1000"
+
+
+def test_only_the_gpu_profiles_ask_for_a_gpu() -> None:
+    asks = {name for name, service in COMPOSE["services"].items() if "deploy" in service}
+    assert asks == {"triton", "build"}
+
+
+# --- what the start script starts
+
+
+@contextmanager
+def served(models: Path, folder: Path, **environment: str) -> Iterator[dict[str, int]]:
+    """docker/serve.sh with the tritonserver of the wheel."""
+    wheel = embedded._wheel()
+    ports = embedded._claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    backends = embedded._assemble_backends(wheel, folder / "backends")
+    libraries = f"{wheel.parent / 'nvidia_pytriton.libs'}:{embedded._libpython()}"
+    command = [
+        str(ROOT / "docker/serve.sh"),
+        f"--backend-directory={backends}",
+        "--backend-config=python,shm-region-prefix-name=nas_test_serve_",
+        "--allow-gpu-metrics=false",
+        *(f"--{name}-port={port}" for name, port in ports.items()),
+    ]
+    env = os.environ | {
+        "PATH": f"{wheel / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": libraries,
+        "MODEL_REPOSITORY": str(models),
+        **environment,
+    }
+    log = folder / "log"
+    with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    if httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.2)
+            yield ports
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def one_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one_model")
+    for name in (NAME, *(f"{NAME}_{stage}" for stage in ("preprocess", "engine", "postprocess"))):
+        shutil.copytree(repository / name, folder / name)
+    return folder
+
+
+def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_path: Path) -> None:
+    closed = [f"v2/models/{NAME}/stats", "v2/systemsharedmemory/status", "v2/trace/setting", "v2/logging"]
+    with served(one_model, tmp_path, NAS_ADMIN_KEY="open sesame") as ports:
+        http = httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}")
+        for path in closed:
+            assert http.get(path).status_code == 403, path
+            assert http.get(path, headers={"admin-key": "wrong"}).status_code == 403, path
+            assert http.get(path, headers={"admin-key": "open sesame"}).status_code == 200, path
+        for action in ("load", "unload"):
+            answer = http.post(f"v2/repository/models/{NAME}/{action}")
+            assert answer.status_code == 503 and "not allowed" in answer.json()["error"]
+        for url in (f"127.0.0.1:{ports['grpc']}", f"http://127.0.0.1:{ports['http']}"):
+            with Detector(url) as detector:
+                assert detector.detect(SAMPLES / "bus.jpg").names.count("person") >= 4
+                assert detector.models()[0].name == NAME
+        metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
+        assert re.search(rf'nv_inference_request_summary_us{{model="{NAME}",version="1",quantile="0.99"}} \d', metrics)
+
+
+def test_without_an_admin_key_nobody_has_one(one_model: Path, tmp_path: Path) -> None:
+    with served(one_model, tmp_path, NAS_ADMIN_KEY="") as ports:
+        url = f"http://127.0.0.1:{ports['http']}/v2/logging"
+        assert httpx.get(url, headers={"admin-key": ""}).status_code == 403
+        assert httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/live").status_code == 200
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_grpc_with_tls(one_model: Path, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject),
+        *("-keyout", key, "-out", certificate),
+    )
+    assert made.returncode == 0, made.stderr
+    with served(one_model, tmp_path, NAS_TLS_CERT=str(certificate), NAS_TLS_KEY=str(key)) as ports:
+        command = [BIN / "nas-client", "detect", SAMPLES / "bus.jpg", "--url", f"grpcs://localhost:{ports['grpc']}"]
+        done = run(*command, env=os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate)}, timeout=60)
+        assert done.returncode == 0 and "bus" in done.stdout, done.stderr
+        done = run(*command, timeout=60)  # nobody vouches for the certificate
+        assert done.returncode == 1 and "no Triton server answers" in done.stderr
+
+
+# --- monitoring
+
+
+def test_the_dashboard_asks_for_metrics_that_triton_has(server: Server) -> None:
+    with Detector(server.grpc_url, model=NAME) as detector:
+        detector.detect(SAMPLES / "bus.jpg")
+    there = set(re.findall(r"^(nv_\w+)[{ ]", httpx.get(server.metrics_url).text, re.MULTILINE))
+    asked = {
+        name
+        for panel in DASHBOARD["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"nv_\w+", target["expr"])
+    }
+    of_gpus = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
+    assert len(asked) > 8 and asked - of_gpus <= there, asked - of_gpus - there
+    assert {target["datasource"]["uid"] for panel in DASHBOARD["panels"] for target in panel["targets"]} == {
+        source["uid"]
+        for source in yaml.safe_load((ROOT / "docker/grafana/provisioning/datasources/prometheus.yaml").read_text())[
+            "datasources"
+        ]
+    }
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_accepts_its_config_and_the_dashboards_queries(tmp_path: Path) -> None:
+    assert run("promtool", "check", "config", "docker/prometheus.yml").returncode == 0
+    rules = [
+        {"record": f"panel:{panel['id']}:{target['refId']}", "expr": re.sub(r"\$__rate_interval", "1m", target["expr"])}
+        for panel in DASHBOARD["panels"]
+        for target in panel["targets"]
+    ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = run("promtool", "check", "rules", tmp_path / "rules.yml")
+    assert done.returncode == 0 and f"{len(rules)} rules found" in done.stdout, done.stderr
+
+
+# --- with Docker
+
+
+@pytest.fixture(scope="module")
+def compose() -> list[str]:
+    command = ["docker", "compose"]
+    if shutil.which("docker") is None or run(*command, "version").returncode:
+        pytest.skip("docker compose is not installed")
+    return command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "services"),
+    [
+        ([], {"triton"}),
+        (["--profile", "cpu"], {"triton-cpu"}),
+        (["--profile", "slim"], {"triton-slim"}),
+        (["--profile", "monitoring"], {"prometheus", "grafana"}),
+        (["--profile", "gpu", "--profile", "monitoring"], {"triton", "prometheus", "grafana"}),
+    ],
+)
+def test_what_each_profile_starts(arguments: list[str], services: set[str], compose: list[str]) -> None:
+    done = run(*compose, *arguments, "config", "--services")
+    assert set(done.stdout.split()) == services, done.stderr
+
+
+@pytest.mark.skipif(not os.environ.get("NAS_TEST_CONTAINERS"), reason="NAS_TEST_CONTAINERS=1 builds and starts images")
+@pytest.mark.parametrize("profile", ["slim", "cpu"])
+def test_a_container_serves_the_repository(profile: str, compose: list[str], one_model: Path) -> None:
+    for path in one_model.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o555)
+    one_model.chmod(0o755)
+    env = os.environ | {"MODEL_REPOSITORY": str(one_model)}
+    try:
+        up = run(*compose, "--profile", profile, "up", "--build", "--wait", env=env, timeout=3600)
+        assert up.returncode == 0, up.stderr + run(*compose, "--profile", profile, "logs", env=env).stdout
+        with Detector("localhost:8001") as detector:
+            assert detector.detect(SAMPLES / "bus.jpg").names.count("person") >= 4
+        inside = [*compose, "--profile", profile, "exec", f"triton-{profile}"]
+        assert run(*inside, "id", "-u", env=env).stdout.strip() == "1000"
+        assert run(*inside, "sh", "-c", "command -v gcc cc clang", env=env).stdout == ""
+        assert run(*inside, "touch", "/models/x", env=env).returncode != 0
+    finally:
+        run(*compose, "--profile", profile, "down", "--volumes", env=env, timeout=120)
