@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
-from nas_build import build, checkpoint, network
+from nas_build import build, checkpoint, network, processing
+from nas_build.export import top_candidates
 from nas_build.network import YoloNAS
-from nas_ensembles import images
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
-from nas_serve import Server
+from nas_ensembles import contract, images, nms
+from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
+from nas_serve import Server, embedded
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +52,20 @@ def canvas_of(path: Path, spec: LetterboxSpec | None = None) -> NDArray[np.uint8
     out = np.empty((3, *spec.size_hw), np.uint8)
     to_planes(boxed.canvas, out)
     return out
+
+
+def in_pytorch(network: YoloNAS, compiled: processing.Processing, path: Path) -> tuple[NDArray[Any], ...]:
+    """Unfused float32 network, the same decoding of pictures and the same NMS, in this process."""
+    image = images.decode(path.read_bytes())
+    boxed = letterbox(image, compiled.letterbox)
+    canvas = np.empty((3, *compiled.letterbox.size_hw), np.uint8)
+    to_planes(boxed.canvas, canvas)
+    x = torch.from_numpy(canvas[::-1].copy() if compiled.bgr else canvas)[None].float() * compiled.multiply[0]
+    with torch.inference_mode():
+        boxes, scores, labels = (t[0].numpy() for t in top_candidates(*network(x)))
+    kept = nms.select(boxes, scores, labels, contract.Thresholds(compiled.score_threshold, compiled.iou_threshold))
+    size = image.shape[1], image.shape[0]
+    return unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, size), scores[kept], labels[kept]
 
 
 def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 255) -> YoloNAS:
@@ -124,6 +145,33 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("server") / "tritonserver.log"
     with Server(repository, log=log) as running:
         yield running
+
+
+@contextmanager
+def triton_by_script(
+    arguments: Sequence[str], environment: dict[str, str], log: Path, timeout_s: float = 120
+) -> Iterator[dict[str, int]]:
+    """Ports of a Triton started by docker/serve.sh, with the tritonserver that is on the environment's PATH."""
+    ports = embedded._claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    command = [str(ROOT / "docker/serve.sh"), *arguments, *(f"--{name}-port={port}" for name, port in ports.items())]
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, env=os.environ | environment, stdout=out, stderr=out) as process,
+    ):
+        try:
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
+                    if httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.2)
+            yield ports
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 @pytest.fixture(scope="session")

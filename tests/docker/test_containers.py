@@ -6,19 +6,16 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
-from conftest import ROOT, SAMPLES
+from conftest import ROOT, SAMPLES, triton_by_script
 from nas_client import Detector
 from nas_serve import Server, embedded
 
@@ -92,42 +89,21 @@ def test_only_the_gpu_profiles_ask_for_a_gpu() -> None:
 # --- what the start script starts
 
 
-@contextmanager
-def served(models: Path, folder: Path, **environment: str) -> Iterator[dict[str, int]]:
+def served(models: Path, folder: Path, **environment: str) -> AbstractContextManager[dict[str, int]]:
     """docker/serve.sh with the tritonserver of the wheel."""
     wheel = embedded._wheel()
-    ports = embedded._claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
     backends = embedded._assemble_backends(wheel, folder / "backends")
-    libraries = f"{wheel.parent / 'nvidia_pytriton.libs'}:{embedded._libpython()}"
-    command = [
-        str(ROOT / "docker/serve.sh"),
+    arguments = [
         f"--backend-directory={backends}",
         "--backend-config=python,shm-region-prefix-name=nas_test_serve_",
         "--allow-gpu-metrics=false",
-        *(f"--{name}-port={port}" for name, port in ports.items()),
     ]
-    env = os.environ | {
+    paths = {
         "PATH": f"{wheel / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": libraries,
+        "LD_LIBRARY_PATH": f"{wheel.parent / 'nvidia_pytriton.libs'}:{embedded._libpython()}",
         "MODEL_REPOSITORY": str(models),
-        **environment,
     }
-    log = folder / "log"
-    with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    if httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
-            yield ports
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    return triton_by_script(arguments, paths | environment, folder / "log")
 
 
 @pytest.fixture(scope="module")

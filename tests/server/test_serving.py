@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
-from conftest import CUSTOM_NAMES, PICTURES, SAMPLES
+from conftest import CUSTOM_NAMES, PICTURES, SAMPLES, in_pytorch
 from nas_build import processing
 from nas_build.export import Engine, top_candidates
 from nas_build.network import YoloNAS
 from nas_client import Detections, Detector, ImageRefused
-from nas_ensembles import contract, images, nms
-from nas_ensembles.letterbox import letterbox, to_planes, unletterbox
+from nas_ensembles import contract, images
 from nas_serve import Server
 
 SIX = [contract.model_name(variant, precision) for variant in "sml" for precision in ("fp16", "int8")]
@@ -37,20 +36,6 @@ def infer(client: triton.InferenceServerClient, name: str, encoded: list[bytes],
         extra.set_data_from_numpy(array)
         inputs.append(extra)
     return client.infer(name, inputs)
-
-
-def in_pytorch(network: YoloNAS, compiled: processing.Processing, path: Path) -> tuple[np.ndarray, ...]:
-    """Unfused float32 network, the same decoding of pictures and the same NMS, in this process."""
-    image = images.decode(path.read_bytes())
-    boxed = letterbox(image, compiled.letterbox)
-    canvas = np.empty((3, *compiled.letterbox.size_hw), np.uint8)
-    to_planes(boxed.canvas, canvas)
-    x = torch.from_numpy(canvas[::-1].copy() if compiled.bgr else canvas)[None].float() * compiled.multiply[0]
-    with torch.inference_mode():
-        boxes, scores, labels = (t[0].numpy() for t in top_candidates(*network(x)))
-    kept = nms.select(boxes, scores, labels, contract.Thresholds(compiled.score_threshold, compiled.iou_threshold))
-    size = image.shape[1], image.shape[0]
-    return unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, size), scores[kept], labels[kept]
 
 
 def matched(expected: tuple[np.ndarray, ...], got: Detections, px: float, score: float) -> np.ndarray:
