@@ -93,6 +93,12 @@ def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 
     return model.eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Shells start background jobs with SIGINT ignored, and that is inherited: some tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def demo() -> checkpoint.Checkpoint:
     return checkpoint.load(DEMO)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ from .errors import BuildError, PlanError
 from .variants import PRECISIONS, VARIANTS, Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-_TENSORRT = "TensorRT"
+_plan_option = partial(typer.Option, rich_help_panel="TensorRT")
 # Names and paths are printed as they are, never read as markup.
 _errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 _out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
@@ -139,58 +140,40 @@ def build(
     ] = None,
     plan_with: Annotated[
         Literal["auto", "trtexec", "tensorrt", "docker"],
-        typer.Option(
+        _plan_option(
             help="What builds the plan: trtexec on this machine, the tensorrt package, or trtexec in a container of "
-            "the server's image.",
-            rich_help_panel=_TENSORRT,
+            "the server's image."
         ),
     ] = "auto",
     server: Annotated[
         str,
-        typer.Option(
-            help="Triton release or image that will load the plan: its TensorRT must be the one that builds it.",
-            rich_help_panel=_TENSORRT,
-        ),
+        _plan_option(help="Triton release or image that will load the plan: its TensorRT must be the one that builds."),
     ] = plan.DEFAULT_SERVER,
     opt_batch_size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Batch size that kernels are chosen for. Default: the largest.",
-            rich_help_panel=_TENSORRT,
-            show_default=False,
-        ),
+        _plan_option(min=1, help="Kernels are chosen for this batch size. Default: the largest.", show_default=False),
     ] = None,
     optimization_level: Annotated[
-        int,
-        typer.Option(min=0, max=5, help="How long TensorRT looks for fast kernels.", rich_help_panel=_TENSORRT),
+        int, _plan_option(min=0, max=5, help="How long TensorRT looks for fast kernels.")
     ] = 3,
     workspace_mib: Annotated[
         int | None,
-        typer.Option(
-            "--workspace-mib",
-            min=1,
-            help="Most GPU memory a kernel may use. Default: all there is.",
-            rich_help_panel=_TENSORRT,
-            show_default=False,
-        ),
+        _plan_option(min=1, help="Most GPU memory a kernel may use. Default: all there is.", show_default=False),
     ] = None,
     hardware_compatible: Annotated[
         bool,
-        typer.Option(
+        _plan_option(
             "--hardware-compatible",
             help="A plan for Ampere and newer GPUs, not only this one's kind. Costs speed: kernels of newer "
             "architectures are not used.",
-            rich_help_panel=_TENSORRT,
         ),
     ] = False,
     version_compatible: Annotated[
         bool,
-        typer.Option(
+        _plan_option(
             "--version-compatible",
             help="A plan for later TensorRT releases of the same major version too. Costs speed and size, and the "
             "server must allow the runtime inside it: --backend-config=tensorrt,version-compatible=true.",
-            rich_help_panel=_TENSORRT,
         ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,

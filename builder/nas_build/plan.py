@@ -173,10 +173,7 @@ def misfit(tensorrt_version: str, server: str, version_compatible: bool) -> str 
         return None
     if version_compatible and got[0] == wanted[0] and got[: len(wanted)] < wanted:
         return None
-    return (
-        f"TensorRT {tensorrt_version} here, but {server_image(server)} has {expected} and would refuse the plan. "
-        f"Install it with: pip install 'tensorrt=={expected}.*', or name your server with --server"
-    )
+    return f"TensorRT {tensorrt_version} here, but {server_image(server)} has {expected} and would refuse the plan"
 
 
 def find_gpu() -> Gpu:
@@ -226,16 +223,22 @@ def timing_cache_path(gpu: Gpu, tensorrt_version: str) -> Path:
 
 
 def read_timing_cache(path: Path) -> bytes:
-    """The kept timings, empty if there are none."""
-    return path.read_bytes() if path.is_file() else b""
+    """The kept timings, empty if there are none that can be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
-def keep_timing_cache(path: Path, data: bytes) -> None:
-    """Replace the kept timings, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def keep_timing_cache(path: Path, data: bytes, log: Log) -> None:
+    """Replace the kept timings, whole or not at all. A plan is not lost because its timings cannot be kept."""
     partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        log("warning", f"the next build will not be quicker: {path} cannot be written: {error.strerror}")
 
 
 def find(server: str = DEFAULT_SERVER, way: Way | None = None, version_compatible: bool = False) -> PlanBuilder:
@@ -269,4 +272,8 @@ def find(server: str = DEFAULT_SERVER, way: Way | None = None, version_compatibl
         except PlanError as error:
             problem = str(error)
         problems.append(f"{name}: {problem}")
-    raise PlanError("a TensorRT plan cannot be built here.\n  " + "\n  ".join(problems))
+    raise PlanError(
+        f"a TensorRT plan for {server_image(server)} cannot be built here.\n  "
+        + "\n  ".join(problems)
+        + "\n  Or name the server that will load it with --server, or build for the CPU with --target openvino."
+    )

@@ -58,13 +58,12 @@ class InProcess:
     ) -> Plan:
         """See `plan.PlanBuilder.build`. Ctrl-C stops TensorRT at its next step."""
         started = time.monotonic()
-        logger = _logger(self._trt, log)
         cancelled = threading.Event()
         outcome: list[bytes | BaseException] = []
 
         def work() -> None:
             try:
-                outcome.append(self._build(name, model, profile, options, logger, progress, cancelled))
+                outcome.append(self._build(name, model, profile, options, progress, log, cancelled))
             except BaseException as error:  # noqa: B902  raised again below, in the thread that asked
                 outcome.append(error)
 
@@ -88,11 +87,12 @@ class InProcess:
         model: bytes,
         profile: Profile,
         options: PlanOptions,
-        logger: Any,
         progress: Progress,
+        log: Log,
         cancelled: threading.Event,
     ) -> bytes:
         trt = self._trt
+        logger = _logger(trt, log)
         builder = trt.Builder(logger)
         # Needed on 10.x; on 11.x every network is strongly typed and the flag changes nothing.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -123,7 +123,7 @@ class InProcess:
             if cancelled.is_set():
                 raise PlanError(f"{name}: cancelled.")
             raise PlanError(f"{name}: {self._product()} cannot build a plan: {logger.errors()}")
-        plan.keep_timing_cache(timings, bytes(config.get_timing_cache().serialize()))
+        plan.keep_timing_cache(timings, bytes(config.get_timing_cache().serialize()), log)
         return bytes(built)
 
     def _product(self) -> str:

@@ -99,7 +99,7 @@ class Trtexec:
             if not data:
                 raise PlanError(f"{name}: trtexec reports success but wrote no plan.")
             if new := shell.get(_TIMINGS):
-                plan.keep_timing_cache(timings, new)
+                plan.keep_timing_cache(timings, new, log)
         return Plan(data, version, gpu, self._way, time.monotonic() - started, options)
 
 

@@ -161,8 +161,9 @@ class Transport:
     def _unavailable(self, reason: str) -> ServerUnavailable:
         other: Protocol = "http" if self.address.protocol == "grpc" else "grpc"
         return ServerUnavailable(
-            f"no Triton server answers on {self.address}: {reason}. Start one with `nas-serve`, "
-            f"or give its address with --url; if this is its {_NAMES[other]} port, add --protocol {other}."
+            f"no Triton server answers on {self.address}: {reason}. Start one with `nas-serve` or "
+            f"`docker compose up`, or give its address with --url; if this is its {_NAMES[other]} port, "
+            f"add --protocol {other}."
         )
 
 

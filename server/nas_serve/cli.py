@@ -44,7 +44,7 @@ def serve(
     nas-serve runs until Ctrl-C. nas-serve -- nas-client detect bus.jpg runs one command against it and stops.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, signal.default_int_handler)
     server = Server(
         model_repository,
         models=model or (),

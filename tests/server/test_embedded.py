@@ -117,6 +117,17 @@ def test_no_process_and_no_shared_memory_are_left(number: int, models: Path) -> 
     assert until(lambda: not shared_memory(process.pid))
 
 
+def test_a_server_in_the_background_of_a_script_can_be_stopped(models: Path) -> None:
+    """Shells start background jobs with SIGINT ignored; SIGTERM must not depend on it."""
+    process = nas_serve(models, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
 def test_ctrl_c_while_the_server_starts(tmp_path: Path) -> None:
     models = add_model(tmp_path / "models", "slow", "import time; time.sleep(30)")
     process = nas_serve(models)
