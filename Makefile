@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml requirements-py313.txt
 	touch $@
 
 quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop
-	$(BIN)/nas-build --weights demo --variant s --precision int8
+	$(BIN)/nas-build --weights demo --variant s --precision int8 --target openvino
 	$(BIN)/nas-serve --model $(DEMO) --http-port 0 --grpc-port 0 --metrics-port 0 -- \
 		$(BIN)/nas-client detect samples/bus.jpg --save output
 	@echo 'The annotated picture is output/bus.jpg'

@@ -32,7 +32,7 @@ def options(folder: Path, **changes: object) -> Options:
 
 
 def run_cli(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "nas-build"), *map(str, arguments)]
+    command = [str(BIN / "nas-build"), "--target", "openvino", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **kwargs)  # type: ignore[call-overload,no-any-return]
 
 

@@ -119,7 +119,9 @@ def test_no_process_and_no_shared_memory_are_left(number: int, models: Path) -> 
 
 def test_a_server_in_the_background_of_a_script_can_be_stopped(models: Path) -> None:
     """Shells start background jobs with SIGINT ignored; SIGTERM must not depend on it."""
-    process = nas_serve(models, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    command = [BIN / "nas-serve", "--model-repository", models, *ports("0", "0", "0")]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *map(str, command)]
+    process = subprocess.Popen(ignoring, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while "Ctrl-C" not in process.stderr.readline():
         assert process.poll() is None
