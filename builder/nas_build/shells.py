@@ -132,6 +132,9 @@ def container(image: str, device: str | None, longest_s: int, progress: Progress
         device: index or UUID of the GPU to ask for; None for none.
         longest_s: it ends by itself after so long, in case this process is killed.
         progress: of the pull.
+
+    Raises:
+        PlanError: if there is no such image, it cannot be started, or it ends before its time.
     """
     import docker
 
@@ -153,6 +156,8 @@ def container(image: str, device: str | None, longest_s: int, progress: Progress
             running = _Container(client, created)
             list(running.run(["mkdir", "-p", _FOLDER], folder="/"))
             yield running
+        except (docker.errors.DockerException, OSError) as error:  # connections that break are OSErrors
+            raise PlanError(f"{image}: the container or its Docker engine failed: {error}") from None
         finally:
             try:
                 created.remove(force=True, v=True)

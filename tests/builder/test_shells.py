@@ -118,6 +118,16 @@ def test_ctrl_c_removes_the_container(engine: Any, image: str) -> None:
     assert not ours(engine)
 
 
+def test_a_container_that_is_removed_meanwhile(engine: Any, image: str) -> None:
+    def remove(level: str, line: str) -> None:
+        if line == "Building":
+            ours(engine)[0].remove(force=True)
+
+    with pytest.raises(PlanError, match=r"26.08-py3: the container or its Docker engine failed: |exit code 137"):
+        built(image, b"slow", remove)
+    assert not ours(engine)
+
+
 def test_an_engine_without_a_gpu_says_what_to_install(engine: Any, image: str) -> None:
     if "nvidia" in engine.info().get("Runtimes", {}):
         pytest.skip("this engine has NVIDIA's runtime")
