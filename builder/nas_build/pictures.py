@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from . import weights
 from .errors import CalibrationError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-
 
 def find(folder: Path | None, most: int) -> list[Path]:
     """At most `most` pictures of a folder, evenly spread; the bundled samples if it is None.
@@ -26,9 +24,9 @@ def find(folder: Path | None, most: int) -> list[Path]:
         folder = weights.samples_folder()
     elif not folder.is_dir():
         raise CalibrationError(f"{folder}: no such folder. --calibration wants a folder of pictures.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES)
     if not found:
-        raise CalibrationError(f"{folder}: no pictures in it; expected {', '.join(sorted(_SUFFIXES))}.")
+        raise CalibrationError(f"{folder}: no pictures in it; expected {', '.join(sorted(images.SUFFIXES))}.")
     return spread(found, most)
 
 

@@ -1,14 +1,12 @@
-"""nas-client: the only module of the client that prints."""
+"""nas-client: its commands. Only the `cli` modules and `terminal` print."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,30 +17,16 @@ from nas_ensembles import contract, images
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
-from rich.text import Text
 
-from . import formats, sources
-from .detector import Detector, Outcome
+from . import cli_val, formats, sources
+from .detector import Outcome
 from .draw import annotate
 from .errors import ClientError
 from .sources import Source
-from .transport import Protocol
+from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-# Names of files and classes are printed as they are, never read as markup.
-_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-_out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
-
-Url = Annotated[
-    str | None,
-    typer.Option(
-        help="host:port, or grpc://, grpcs://, http://, https://. Default: NAS_URL, then localhost:8001 "
-        "(with --protocol http: NAS_HTTP_URL, then localhost:8000).",
-        show_default=False,
-    ),
-]
-ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
+app.command()(cli_val.val)
 
 
 @app.command()
@@ -79,7 +63,7 @@ def detect(
     listed = sources.expand(source)
     found: list[formats.Found] = []
     failed = 0
-    with _exit_codes(), _detector(url, protocol, model, timeout) as detector:
+    with exit_codes(), connect(url, protocol, model, timeout) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
         outcomes = detector.detect_many(
             listed,
@@ -96,11 +80,11 @@ def detect(
                     found.append(_finish(outcome, save, names))
                 except (ClientError, OSError, ValueError) as error:
                     failed += 1
-                    _print_error(f"{outcome.item.name}: {error}")
+                    print_error(f"{outcome.item.name}: {error}")
         finally:
             _write(found, format, output, class_names)  # what was answered, also on Ctrl-C
     if failed:
-        _errors.print(f"{failed} of {len(listed)} pictures failed")
+        ERRORS.print(f"{failed} of {len(listed)} pictures failed")
         raise typer.Exit(1)
 
 
@@ -112,10 +96,10 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with all parameters.")] = False,
 ) -> None:
     """List what the server has, its state and its parameters."""
-    with _exit_codes(), _detector(url, protocol, None, timeout) as detector:
+    with exit_codes(), connect(url, protocol, None, timeout) as detector:
         listed = detector.models()
     if as_json:
-        _out.print_json(json.dumps([asdict(model) for model in listed]))
+        OUT.print_json(json.dumps([asdict(model) for model in listed]))
         return
     table = Table(Column("model", no_wrap=True), "version", "state", "kind", "batch", "parameters")
     for model in listed:
@@ -125,7 +109,7 @@ def models(
         batch = str(model.max_batch_size) if model.state == "READY" else ""
         table.add_row(model.name, model.version, model.state, model.platform, batch, text)
         table.add_section()
-    _out.print(table)
+    OUT.print(table)
 
 
 def _short(key: str, value: Any) -> str:
@@ -138,41 +122,11 @@ def _short(key: str, value: Any) -> str:
     return f"{text[:12]}..." if key == contract.CHECKPOINT_SHA256 else text
 
 
-@contextlib.contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Library errors become one message and exit code 1; Ctrl-C and SIGTERM end the requests and become 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except ClientError as error:
-        _print_error(str(error))
-        raise typer.Exit(1) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
-        raise typer.Exit(141) from None
-    except KeyboardInterrupt:
-        _errors.print("interrupted")
-        raise typer.Exit(130) from None
-
-
-def _print_error(message: str) -> None:
-    _errors.print(Text.assemble(("error: ", "red"), message))
-
-
-def _detector(url: str | None, protocol: Protocol | None, model: str | None, timeout: float) -> Detector:
-    if url is None:
-        url = os.environ.get("NAS_HTTP_URL" if protocol == "http" else "NAS_URL")
-    try:
-        return Detector(url, model=model, protocol=protocol, timeout_s=timeout)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
-
-
 def _progress(outcomes: Iterator[Outcome[Source]], total: int) -> Iterator[Outcome[Source]]:
     """A bar on a terminal when there is more than one picture."""
     columns = (TextColumn("detect"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = total > 1 and _errors.is_terminal
-    with contextlib.closing(outcomes), Progress(*columns, console=_errors, disable=not shown, transient=True) as bar:  # type: ignore[type-var]
+    shown = total > 1 and ERRORS.is_terminal
+    with contextlib.closing(outcomes), Progress(*columns, console=ERRORS, disable=not shown, transient=True) as bar:  # type: ignore[type-var]
         task = bar.add_task("detect", total=total)
         for outcome in outcomes:
             bar.advance(task)
@@ -185,7 +139,7 @@ class _Names:
     def __init__(self) -> None:
         self._used: set[str] = set()
 
-    def take(self, file_name: str, suffixes: set[str], default: str) -> str:
+    def take(self, file_name: str, suffixes: Collection[str], default: str) -> str:
         path = Path(file_name)
         suffix = path.suffix if path.suffix.lower() in suffixes else default
         name, number = f"{path.stem}{suffix}", 2
@@ -201,7 +155,7 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: _Names) -> forma
         raise outcome.error or ClientError("no answer")
     image = images.decode(outcome.data)
     if save is not None:
-        target = save / names.take(outcome.item.file_name, sources.PICTURES, ".jpg")
+        target = save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg")
         drawn = annotate(image, outcome.detections)
         formats.write_atomic(target, cv2.imencode(target.suffix, drawn[..., ::-1])[1].tobytes())
     return formats.Found(outcome.item, (image.shape[1], image.shape[0]), outcome.detections)
@@ -211,7 +165,7 @@ def _write(
     found: list[formats.Found], format: formats.Format, output: Path | None, class_names: tuple[str, ...]
 ) -> None:
     if format == "table":
-        console = _out
+        console = OUT
         if output is not None:
             console = Console(file=io.StringIO(), width=120, markup=False, emoji=False)
         if found:

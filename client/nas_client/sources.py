@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import httpx
+from nas_ensembles import images
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 STDIN = "-"
 
 
@@ -44,7 +44,7 @@ class Source:
         try:
             return path.read_bytes()
         except IsADirectoryError:
-            raise OSError(f"a folder without pictures ({', '.join(sorted(PICTURES))})") from None
+            raise OSError(f"a folder without pictures ({', '.join(sorted(images.SUFFIXES))})") from None
         except OSError as error:
             raise OSError((error.strerror or str(error)).lower()) from None
 
@@ -68,7 +68,7 @@ def expand(names: Iterable[str]) -> list[Source]:
 def _paths(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file()) or [path]
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file()) or [path]
     if not path.exists() and glob.has_magic(name):
         return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()] or [path]
     return [path]

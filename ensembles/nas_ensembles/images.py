@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})  # of files that may be decoded
+
 
 class UnreadableImage(ValueError):
     """The bytes are no picture that can be decoded; the message says why."""

@@ -117,14 +117,14 @@ def one_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_path: Path) -> None:
     closed = [f"v2/models/{NAME}/stats", "v2/systemsharedmemory/status", "v2/trace/setting", "v2/logging"]
     with served(one_model, tmp_path, NAS_ADMIN_KEY="open sesame") as ports:
-        http = httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}")
-        for path in closed:
-            assert http.get(path).status_code == 403, path
-            assert http.get(path, headers={"admin-key": "wrong"}).status_code == 403, path
-            assert http.get(path, headers={"admin-key": "open sesame"}).status_code == 200, path
-        for action in ("load", "unload"):
-            answer = http.post(f"v2/repository/models/{NAME}/{action}")
-            assert answer.status_code == 503 and "not allowed" in answer.json()["error"]
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}") as http:
+            for path in closed:
+                assert http.get(path).status_code == 403, path
+                assert http.get(path, headers={"admin-key": "wrong"}).status_code == 403, path
+                assert http.get(path, headers={"admin-key": "open sesame"}).status_code == 200, path
+            for action in ("load", "unload"):
+                answer = http.post(f"v2/repository/models/{NAME}/{action}")
+                assert answer.status_code == 503 and "not allowed" in answer.json()["error"]
         for url in (f"127.0.0.1:{ports['grpc']}", f"http://127.0.0.1:{ports['http']}"):
             with Detector(url) as detector:
                 assert detector.detect(SAMPLES / "bus.jpg").names.count("person") >= 4

@@ -1,0 +1,69 @@
+"""What the commands of nas-client share: consoles, options, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from nas_eval.errors import DatasetError
+from rich.console import Console
+from rich.text import Text
+
+from .detector import Detector
+from .errors import ClientError
+from .transport import Protocol
+
+# Names of files and classes are printed as they are, never read as markup.
+ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="host:port, or grpc://, grpcs://, http://, https://. Default: NAS_URL, then localhost:8001 "
+        "(with --protocol http: NAS_HTTP_URL, then localhost:8000).",
+        show_default=False,
+    ),
+]
+ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Library errors become one message and exit code 1; Ctrl-C and SIGTERM end the requests and become 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (ClientError, DatasetError) as error:
+        print_error(str(error))
+        raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        print_error(f"{error.name} is not installed; validation needs it: pip install 'nas-triton[val]'")
+        raise typer.Exit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
+        raise typer.Exit(141) from None
+    except KeyboardInterrupt:
+        ERRORS.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    ERRORS.print(Text.assemble(("error: ", "red"), message))
+
+
+def connect(url: str | None, protocol: Protocol | None, model: str | None, timeout: float) -> Detector:
+    """A detector at the URL, or at that of the environment."""
+    if url is None:
+        url = os.environ.get("NAS_HTTP_URL" if protocol == "http" else "NAS_URL")
+    try:
+        return Detector(url, model=model, protocol=protocol, timeout_s=timeout)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
