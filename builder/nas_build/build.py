@@ -17,7 +17,7 @@ from . import pictures, plan, processing, repository, weights
 from .coco import COCO_NAMES
 from .configs import ServedModel
 from .errors import BuildError
-from .variants import Precision, Target, Variant
+from .variants import CalibrationMethod, Precision, Target, Variant
 from .weights import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Options:
         variant: None takes the one recognised in the checkpoint.
         calibration: folder of pictures for int8; None takes the bundled samples.
         calibration_pictures: at most this many of them, evenly spread.
+        calibration_method: how ranges are chosen, see `quantize.Histogram.amax`.
         class_names: file with one name per line; None takes the checkpoint's.
         processing: "checkpoint" compiles the checkpoint's processing_params; "coco" ignores them.
         force: build even if the same inputs are installed.
@@ -62,6 +63,7 @@ class Options:
     model_repository: Path = Path("model_repository")
     calibration: Path | None = None
     calibration_pictures: int = 64
+    calibration_method: CalibrationMethod = "mse"
     max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
     max_pixels: int = contract.DEFAULT_MAX_PIXELS
     class_names: Path | None = None
@@ -177,9 +179,10 @@ def _build(
             )
         with clock.step("calibrate", len(paths)):
             canvases = pictures.canvases(paths, compiled.letterbox, report.warn)
-            ranges = quantize.calibrate(reference, canvases, clock.advance)
+            histograms = quantize.observe(reference, canvases, clock.advance)
+            ranges = {layer: histogram.amax(options.calibration_method) for layer, histogram in histograms.items()}
             model = quantize.insert_qdq(model, ranges)
-        measured["ranges"] = {key: float(f"{value:.6g}") for key, value in ranges.items()}
+        measured["layers"] = quantize.report(reference, histograms, ranges)
     chosen = pictures.spread(paths, _CHECK_PICTURES)
     with clock.step("check", len(chosen)):
         canvases = pictures.canvases(chosen, compiled.letterbox, report.warn, clock.advance)
@@ -277,6 +280,7 @@ def _inputs(options: Options, checkpoint_path: Path, paths: list[Path]) -> dict[
         "checkpoint": checkpoint_path.name,
         "checkpoint_sha256": weights.file_sha256(checkpoint_path),
         "precision": options.precision,
+        "calibration_method": options.calibration_method if options.precision == "int8" else None,
         "target": options.target,
         "processing": options.processing,
         "max_batch_size": options.max_batch_size,

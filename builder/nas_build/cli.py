@@ -22,7 +22,7 @@ from rich.text import Text
 from . import build as building
 from . import plan
 from .errors import BuildError, PlanError
-from .variants import PRECISIONS, VARIANTS, Target
+from .variants import PRECISIONS, VARIANTS, CalibrationMethod, Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
@@ -121,6 +121,12 @@ def build(
         Path | None, typer.Option(help="Folder of pictures for int8. Default: the bundled samples.", show_default=False)
     ] = None,
     calibration_pictures: Annotated[int, typer.Option(min=1, help="At most this many, evenly spread.")] = 64,
+    calibration_method: Annotated[
+        CalibrationMethod,
+        typer.Option(
+            help="How int8 ranges are chosen: least squared error, least information lost, 99.99th percentile, or all."
+        ),
+    ] = "mse",
     max_batch_size: Annotated[int, typer.Option(min=1, max=256)] = contract.DEFAULT_MAX_BATCH_SIZE,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = contract.DEFAULT_MAX_PIXELS,
     class_names: Annotated[
@@ -214,6 +220,7 @@ def build(
                     model_repository=model_repository,
                     calibration=calibration,
                     calibration_pictures=calibration_pictures,
+                    calibration_method=calibration_method,
                     max_batch_size=max_batch_size,
                     max_pixels=max_pixels,
                     class_names=class_names,

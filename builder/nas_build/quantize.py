@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from .errors import CalibrationError
 from .export import Engine
+from .variants import CalibrationMethod
 
 INT8_MAX = 127
 _BINS = 4096
+_CANDIDATES = 96  # ranges that are tried
+_PERCENTILE = 0.9999
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -29,13 +32,14 @@ class Histogram:
     """Counts of |x|; the range doubles as larger values come, so that one pass over the pictures is enough."""
 
     def __init__(self) -> None:
-        self.limit = 0.0
+        self.limit = self.peak = 0.0
         self.counts: NDArray[np.float64] = np.zeros(_BINS)
 
     def add(self, x: Tensor) -> None:
         """Count one tensor."""
         magnitudes = x.abs()
         peak = float(magnitudes.max())
+        self.peak = max(self.peak, peak)
         if self.limit == 0.0:
             self.limit = peak or 1e-6
         while peak > self.limit:
@@ -43,24 +47,55 @@ class Histogram:
             self.limit *= 2
         self.counts += torch.histc(magnitudes, _BINS, 0, self.limit).double().numpy()
 
-    def amax(self) -> float:
-        """The clipping range with the least squared error of symmetric int8."""
+    def amax(self, method: CalibrationMethod = "mse") -> float:
+        """The clipping range of symmetric int8.
+
+        Args:
+            method: "mse" has the least squared error, "entropy" loses the least information (Kullback-Leibler
+                divergence of the distributions), "percentile" keeps 99.99 % of the values, "max" all of them.
+        """
         width = self.limit / _BINS
-        centres = (np.arange(_BINS) + 0.5) * width
         top = int(np.flatnonzero(self.counts)[-1]) + 1
-        best, best_error = self.limit, np.inf
-        for i in np.unique(np.linspace(max(1, top // 8), top, 96).astype(int)):
-            scale = i * width / INT8_MAX
-            error = float(self.counts @ (centres - np.minimum(np.round(centres / scale), INT8_MAX) * scale) ** 2)
-            if error < best_error:
-                best, best_error = i * width, error
-        return best
+        if method == "max":
+            return self.peak
+        if method == "percentile":
+            kept = np.cumsum(self.counts) / self.counts.sum()
+            return float((np.searchsorted(kept, _PERCENTILE) + 1) * width)
+        loss = self._squared_error if method == "mse" else self._divergence
+        candidates = np.unique(np.linspace(max(1, top // 8), top, _CANDIDATES).astype(int))
+        return float(min(candidates, key=lambda i: loss(i * width)) * width)
+
+    def snr_db(self, amax: float) -> float:
+        """Signal to noise of the values when int8 represents them up to `amax`, in decibels."""
+        centres = (np.arange(_BINS) + 0.5) * self.limit / _BINS
+        return _decibels(float(self.counts @ centres**2), self._squared_error(amax))
+
+    def _squared_error(self, amax: float) -> float:
+        scale = amax / INT8_MAX
+        centres = (np.arange(_BINS) + 0.5) * self.limit / _BINS
+        return float(self.counts @ (centres - np.minimum(np.round(centres / scale), INT8_MAX) * scale) ** 2)
+
+    def _divergence(self, amax: float) -> float:
+        """Of what int8 leaves of the distribution from the distribution, clipped values counted at the range's end."""
+        bins = max(round(amax / self.limit * _BINS), 1)
+        inside = self.counts[:bins]
+        clipped = inside.copy()
+        clipped[-1] += self.counts[bins:].sum()
+        level = np.arange(bins) * (INT8_MAX + 1) // bins
+        there = inside > 0
+        members = np.bincount(level, there, INT8_MAX + 1)
+        share = np.bincount(level, inside, INT8_MAX + 1) / np.maximum(members, 1)
+        p = clipped / clipped.sum()
+        q = np.where(there, share[level], 0)
+        q = q / max(q.sum(), 1e-300)
+        both = p > 0
+        return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-12))).sum())
 
 
-def calibrate(
+def observe(
     engine: Engine, canvases: Iterable[NDArray[np.uint8]], progress: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """Find the range of every convolution's input.
+) -> dict[str, Histogram]:
+    """Count what every convolution reads.
 
     Args:
         engine: in float32 (`Engine(..., half=False)`).
@@ -68,7 +103,7 @@ def calibrate(
         progress: called after each picture.
 
     Returns:
-        Name of the convolution in the network -> largest magnitude to represent.
+        Name of the convolution in the network -> magnitudes of its input.
 
     Raises:
         CalibrationError: if there is no picture.
@@ -96,7 +131,36 @@ def calibrate(
             hook.remove()
     if not seen:
         raise CalibrationError("no pictures to calibrate with. Give a folder of pictures with --calibration DIR.")
-    return {name: histogram.amax() for name, histogram in histograms.items()}
+    return histograms
+
+
+def report(engine: Engine, histograms: Mapping[str, Histogram], ranges: Mapping[str, float]) -> dict[str, Any]:
+    """What int8 costs each convolution.
+
+    Args:
+        engine: in float32.
+        histograms: from `observe`.
+        ranges: of the convolutions that are int8; the others are fp16.
+
+    Returns:
+        Per convolution: precision, range of its input, signal to noise of input and weights in decibels.
+    """
+    layers: dict[str, dict[str, Any]] = {}
+    for name, histogram in histograms.items():
+        if name not in ranges:
+            layers[name] = {"precision": "fp16"}
+            continue
+        module = engine.network.get_submodule(name)
+        weights = module.weight.detach().numpy()  # type: ignore[operator]
+        values, scales = quantize_weights(weights, per_channel=isinstance(module, nn.Conv2d))
+        error = weights - values * scales.reshape(-1, *[1] * (weights.ndim - 1))
+        layers[name] = {
+            "precision": "int8",
+            "range": float(f"{ranges[name]:.6g}"),
+            "input_snr_db": round(histogram.snr_db(ranges[name]), 2),
+            "weight_snr_db": round(_decibels(float((weights**2).sum()), float((error**2).sum())), 2),
+        }
+    return layers
 
 
 def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, float]) -> onnx.ModelProto:
@@ -104,7 +168,7 @@ def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, float]) -> onnx.Mode
 
     Args:
         model: from `export`, with convolutions named after the network's modules.
-        ranges: from `calibrate`; convolutions that are not in it stay as they are.
+        ranges: by convolution, from `Histogram.amax`; convolutions that are not in it stay as they are.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -163,3 +227,7 @@ def _node(op: str, source: str, scaled: str, output: str, **attributes: Any) -> 
 
 def _store(graph: onnx.GraphProto, name: str, array: NDArray[Any]) -> None:
     graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))

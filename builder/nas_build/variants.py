@@ -8,6 +8,8 @@ Variant = Literal["s", "m", "l"]
 Precision = Literal["fp16", "int8"]
 Target = Literal["openvino", "tensorrt"]
 
+CalibrationMethod = Literal["mse", "entropy", "percentile", "max"]
+
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TARGETS: tuple[Target, ...] = get_args(Target)

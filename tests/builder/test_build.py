@@ -64,7 +64,9 @@ def test_manifest_holds_what_went_in_and_what_was_measured(built: Path) -> None:
         f"samples/{n}" for n in ("astronaut.png", "bus.jpg", "chelsea.png", "coffee.png")
     ]
     assert inputs["versions"].keys() >= {"torch", "onnx", "openvino", "nas-triton"}
-    assert len(manifest["ranges"]) == 100
+    layers = manifest["layers"]
+    assert len(layers) == 100 and all(layer["precision"] == "int8" for layer in layers.values())
+    assert all(layer["input_snr_db"] > 10 and layer["weight_snr_db"] > 20 for layer in layers.values())
     agreement = manifest["agreement"]
     assert agreement["detections_found"] == agreement["detections"] >= 8
     assert manifest["processing"]["letterbox"]["fit_hw"] == [636, 636]

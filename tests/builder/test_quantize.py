@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,8 @@ from nas_build.errors import CalibrationError
 from nas_build.export import Engine
 from nas_build.network import YoloNAS
 from nas_build.processing import COCO
+from nas_build.quantize import Histogram
+from nas_build.variants import CalibrationMethod
 from onnx import TensorProto, numpy_helper
 
 
@@ -19,8 +23,13 @@ def reference(demo_network: YoloNAS) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def ranges(reference: Engine) -> dict[str, float]:
-    return quantize.calibrate(reference, [canvas_of(path) for path in PICTURES])
+def histograms(reference: Engine) -> dict[str, Histogram]:
+    return quantize.observe(reference, [canvas_of(path) for path in PICTURES])
+
+
+@pytest.fixture(scope="module")
+def ranges(histograms: dict[str, Histogram]) -> dict[str, float]:
+    return {name: histogram.amax() for name, histogram in histograms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +113,7 @@ def test_weights_come_back_within_half_a_step(dtype: type, per_channel: bool) ->
 
 
 def test_histogram_keeps_counts_when_the_range_grows() -> None:
-    histogram = quantize.Histogram()
+    histogram = Histogram()
     for scale in (0.0, 0.1, 5.0, 0.3, 80.0):
         histogram.add(torch.linspace(-scale, scale, 1001))
     assert histogram.counts.sum() == 5 * 1001
@@ -112,7 +121,7 @@ def test_histogram_keeps_counts_when_the_range_grows() -> None:
 
 
 def test_range_clips_one_outlier_but_not_a_plain_tensor() -> None:
-    plain, outlier = quantize.Histogram(), quantize.Histogram()
+    plain, outlier = Histogram(), Histogram()
     uniform = torch.linspace(-1, 1, 100_000)
     plain.add(uniform)
     outlier.add(torch.cat([uniform, torch.tensor([30.0])]))
@@ -120,9 +129,47 @@ def test_range_clips_one_outlier_but_not_a_plain_tensor() -> None:
     assert outlier.amax() < 25
 
 
+def heavy_tailed() -> Histogram:
+    histogram = Histogram()
+    histogram.add(torch.distributions.StudentT(3.0).sample((200_000,)))
+    return histogram
+
+
+def test_each_method_is_the_best_at_what_it_minds() -> None:
+    torch.manual_seed(0)
+    histogram = heavy_tailed()
+    ranges = {method: histogram.amax(method) for method in get_args(CalibrationMethod)}
+    assert ranges["max"] == histogram.peak == max(ranges.values()) and min(ranges.values()) > 1
+    assert len(set(ranges.values())) == 4
+    assert min(ranges.values(), key=histogram._squared_error) == ranges["mse"]
+    assert max(ranges.values(), key=histogram.snr_db) == ranges["mse"]
+    assert min(ranges.values(), key=histogram._divergence) == ranges["entropy"]
+    kept = float(histogram.counts[: round(ranges["percentile"] / histogram.limit * 4096)].sum() / 200_000)
+    assert 0.9999 <= kept < 0.99995
+
+
+def test_signal_to_noise_of_evenly_spread_values() -> None:
+    """Steps of 1 / 127 leave noise of a twelfth of their square."""
+    histogram = Histogram()
+    histogram.add(torch.linspace(-1, 1, 1_000_001))
+    assert histogram.snr_db(1.0) == pytest.approx(10 * np.log10(4 * 127**2), abs=0.1)
+    assert histogram.snr_db(0.5) < 15  # half of them clipped
+
+
+def test_the_report_names_every_convolution(
+    reference: Engine, histograms: dict[str, Histogram], ranges: dict[str, float]
+) -> None:
+    kept = "heads.head1.cls_pred"
+    layers = quantize.report(reference, histograms, {name: value for name, value in ranges.items() if name != kept})
+    assert layers.keys() == ranges.keys() and layers[kept] == {"precision": "fp16"}
+    stem = layers["backbone.stem.conv.conv"]
+    assert stem["precision"] == "int8" and stem["range"] == pytest.approx(ranges["backbone.stem.conv.conv"], rel=1e-5)
+    assert all(layer["weight_snr_db"] > 20 for name, layer in layers.items() if name != kept)
+
+
 def test_no_picture(reference: Engine) -> None:
     with pytest.raises(CalibrationError, match="no pictures to calibrate with"):
-        quantize.calibrate(reference, [])
+        quantize.observe(reference, [])
 
 
 def test_int8_finds_the_same_objects(int8: onnx.ModelProto, reference: Engine) -> None:
