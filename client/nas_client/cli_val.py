@@ -14,10 +14,18 @@ from typing import Annotated, Any
 
 import typer
 from nas_ensembles import contract
-from nas_eval import datasets, metrics
+from nas_eval import datasets, known, metrics
 from nas_eval.datasets import Dataset
 from nas_eval.metrics import Metrics, Prediction
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 from . import formats, plots, validation
@@ -43,7 +51,10 @@ _ROWS = {
 def val(
     data: Annotated[
         str,
-        typer.Option(help="Ultralytics data set YAML (coco8.yaml), or COCO instances JSON with --images."),
+        typer.Option(
+            help="Ultralytics data set YAML (coco8.yaml), COCO instances JSON with --images, or a name that is "
+            f"downloaded: {', '.join(known.KNOWN)}."
+        ),
     ],
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures of a COCO JSON.", show_default=False)
@@ -96,7 +107,7 @@ def val(
     asked = validation.Protocol(score_threshold, iou_threshold, max_detections)
     failed = 0
     with exit_codes():
-        dataset = datasets.load(Path(data), images, split).limited(limit)
+        dataset = (_download(data) if data in known.KNOWN else datasets.load(Path(data), images, split)).limited(limit)
         results: list[tuple[str, Metrics, list[Prediction], float]] = []
         for name in compare or (model,):
             with connect(url, protocol, name, timeout) as detector:
@@ -142,6 +153,20 @@ def val(
     if failed:
         ERRORS.print(f"{failed} of {len(dataset.pictures) * len(results)} requests failed")
         raise typer.Exit(1)
+
+
+def _download(name: str) -> Dataset:
+    """A data set by name, with a bar for each archive."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        return known.fetch(name, show)
 
 
 def _progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:

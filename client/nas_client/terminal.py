@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from nas_eval.errors import DatasetError
+from nas_eval.errors import DatasetError, DownloadError
 from rich.console import Console
 from rich.text import Text
 
@@ -40,7 +40,7 @@ def exit_codes() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (ClientError, DatasetError) as error:
+    except (ClientError, DatasetError, DownloadError) as error:
         print_error(str(error))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:

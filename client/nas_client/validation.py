@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from nas_ensembles import contract
 from nas_eval.datasets import Dataset, Picture
+from nas_eval.downloads import cache_folder
 from nas_eval.metrics import Prediction, to_predictions
 
 from .detector import Detector, Model
@@ -102,8 +101,7 @@ def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], protoco
         sorted(protocol.__dict__.items()),
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    cache = Path(os.environ.get("NAS_CACHE") or platformdirs.user_cache_path("nas-triton"))
-    return cache / "validation" / f"{model.name}-{digest[:16]}.jsonl"
+    return cache_folder() / "validation" / f"{model.name}-{digest[:16]}.jsonl"
 
 
 def _read(path: Path) -> dict[int, list[Prediction]]:

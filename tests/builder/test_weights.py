@@ -1,119 +1,12 @@
-"""The real download code against a real HTTP server on loopback."""
-
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from nas_build import weights
 from nas_build.errors import CheckpointError, DownloadError
-from nas_build.weights import Download, fetch
-
-DATA = bytes(range(256)) * 8192  # 2 MiB
-SHA = hashlib.sha256(DATA).hexdigest()
-
-
-class Files(BaseHTTPRequestHandler):
-    """Serves DATA: /good resumes, /plain does not, /cut breaks off, /wrong has other bytes, /gone is 404."""
-
-    ranges: list[str | None] = []
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        Files.ranges.append(wanted)
-        if self.path == "/gone":
-            self.send_error(404)
-            return
-        data = DATA if self.path != "/wrong" else DATA[::-1]
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.path != "/plain" else 0
-        if start >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start : start + 500_000] if self.path == "/cut" and not start else data[start:])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def download(host: str, *paths: str) -> Download:
-    return Download("weights.pth", SHA, tuple(f"{host}{path}" for path in paths))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_download_reports_progress_and_is_kept(host: str, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    notices: list[str] = []
-    folder = tmp_path / "new" / "cache"
-    for _ in range(2):
-        path = fetch(download(host, "/good"), folder, lambda: notices.append("licence"), lambda _, *n: steps.append(n))
-    assert path.read_bytes() == DATA and names(folder) == ["weights.pth"]
-    assert steps[-1] == (len(DATA), len(DATA)) and len(steps) > 2
-    assert notices == ["licence"]  # before the first download only
-
-
-@pytest.mark.parametrize("path", ["/good", "/plain"])
-def test_an_interrupted_download_goes_on(path: str, host: str, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth.part").write_bytes(DATA[:300_000])
-    Files.ranges.clear()
-    assert fetch(download(host, path), tmp_path).read_bytes() == DATA
-    assert Files.ranges == ["bytes=300000-"]
-
-
-def test_a_connection_that_breaks_is_resumed_from_the_next_url(host: str, tmp_path: Path) -> None:
-    Files.ranges.clear()
-    assert fetch(download(host, "/cut", "/good"), tmp_path).read_bytes() == DATA
-    assert Files.ranges[0] is None and Files.ranges[1] is not None
-
-
-def test_a_complete_part_only_needs_its_name(host: str, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth.part").write_bytes(DATA)
-    assert fetch(download(host, "/good"), tmp_path).read_bytes() == DATA
-
-
-def test_the_wrong_file_is_refused_and_removed(host: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=f"SHA-256 [0-9a-f]{{64}}, expected {SHA}"):
-        fetch(download(host, "/wrong"), tmp_path)
-    assert names(tmp_path) == []
-
-
-def test_a_damaged_file_in_the_cache_is_replaced(host: str, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"damaged")
-    assert fetch(download(host, "/good"), tmp_path).read_bytes() == DATA
-
-
-def test_every_url_and_the_way_out_are_named(host: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError) as caught:
-        fetch(download(host, "/gone", "/wrong"), tmp_path)
-    message = str(caught.value)
-    assert "/gone" in message and "404" in message and "/wrong" in message
-    assert f"put it at {tmp_path / 'weights.pth'}" in message and "--weights demo" in message
-
-
-def test_a_cache_that_cannot_be_written(host: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DownloadError, match="Set NAS_CACHE"):
-        fetch(download(host, "/good"), tmp_path / "file" / "cache")
+from nas_build.variants import Variant
+from nas_eval.downloads import Download
 
 
 def test_official_files_are_pinned() -> None:
@@ -123,7 +16,7 @@ def test_official_files_are_pinned() -> None:
 
 
 def test_resolve(tmp_path: Path) -> None:
-    def resolve(what: str, variant: weights.Variant | None = None) -> Path:
+    def resolve(what: str, variant: Variant | None = None) -> Path:
         return weights.resolve(what, variant, lambda _: None, lambda *_: None)
 
     (tmp_path / "best_m.pth").touch()
@@ -133,3 +26,13 @@ def test_resolve(tmp_path: Path) -> None:
         resolve("demo", "m")
     with pytest.raises(CheckpointError, match="no such file. Expected --weights coco, demo, or a checkpoint"):
         resolve(str(tmp_path / "best_{variant}.pth"), "l")
+
+
+def test_weights_that_cannot_be_had_name_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    gone = Download("yolo_nas_s_coco.pth", "0" * 64, ("http://127.0.0.1:9/gone",))
+    monkeypatch.setitem(weights.OFFICIAL, "s", gone)
+    with pytest.raises(
+        DownloadError, match=r"9/gone.*(\n|.)*put it at .*Or give its path with --weights; --weights demo"
+    ):
+        weights.resolve("coco", "s", lambda _: None, lambda *_: None)

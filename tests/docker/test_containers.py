@@ -69,6 +69,16 @@ def test_one_release_of_triton_everywhere() -> None:
     assert plan.server_tensorrt("26.08") == "11.2.1"
 
 
+def test_images_get_every_package_and_nothing_else() -> None:
+    allowed = {
+        line[1:].partition("/")[0] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    }
+    packages = re.search(r"packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    assert packages is not None
+    roots = {path.partition("/")[0] for path in re.findall(r'"([^"]+)"', packages[1])}
+    assert allowed == roots | {"samples", "docker", "pyproject.toml", "README.md", "LICENSE"}
+
+
 @pytest.mark.parametrize("name", ["triton", "triton-cpu", "triton-slim"])
 def test_servers_are_closed_up(name: str) -> None:
     service = COMPOSE["services"][name]

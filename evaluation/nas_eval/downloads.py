@@ -1,0 +1,103 @@
+"""Download files that are pinned by their hash, once, with resume."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import platformdirs
+
+from .errors import DownloadError
+
+_CHUNK = 1 << 18
+
+Progress = Callable[[str, int, int], None]  # what, bytes or items done, total
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that is the same wherever it comes from.
+
+    Attributes:
+        name: of the file in the cache.
+        sha256: hexadecimal, pinned.
+        urls: tried in order.
+    """
+
+    name: str
+    sha256: str
+    urls: tuple[str, ...]
+
+
+def cache_folder() -> Path:
+    """NAS_CACHE, or the user's cache folder for nas-triton."""
+    return Path(os.environ.get("NAS_CACHE") or platformdirs.user_cache_path("nas-triton"))
+
+
+def fetch(
+    download: Download, folder: Path, before: Callable[[], None] = lambda: None, progress: Progress = lambda *_: None
+) -> Path:
+    """Download a file into a folder unless it is there.
+
+    The bytes go to `NAME.part`, which a later call resumes; the file gets its name when its hash is right.
+
+    Raises:
+        DownloadError: says what each URL answered, and how to bring the file by hand.
+    """
+    target = folder / download.name
+    if target.is_file() and file_sha256(target) == download.sha256:
+        return target
+    before()
+    reasons = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for url in download.urls:
+            part = folder / f"{download.name}.part"
+            try:
+                _receive(url, part, download.name, progress)
+            except httpx.HTTPError as error:
+                reasons.append(f"{url}: {error or type(error).__name__}")
+                continue
+            if (got := file_sha256(part)) == download.sha256:
+                part.replace(target)
+                return target
+            part.unlink()
+            reasons.append(f"{url}: SHA-256 {got}, expected {download.sha256}")
+    except OSError as error:
+        raise DownloadError(f"{folder}: cannot keep {download.name} there: {error}. Set NAS_CACHE.") from error
+    raise DownloadError(
+        f"{download.name} could not be downloaded:\n  "
+        + "\n  ".join(reasons)
+        + f"\nBring the file (SHA-256 {download.sha256}) here by other means and put it at {target}."
+    )
+
+
+def _receive(url: str, part: Path, name: str, progress: Progress) -> None:
+    """Append what is missing of `part`; start over where the server does not resume."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=httpx.Timeout(30.0)) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is missing; the hash decides
+        response.raise_for_status()
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if resumed else 0
+        total = done + int(response.headers.get("Content-Length", 0))
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_raw(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                progress(f"download {name}", done, total)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""Data sets by name, from a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES
+from nas_eval import known
+from nas_eval.downloads import Download
+from nas_eval.errors import DatasetError, DownloadError
+from nas_eval.known import KNOWN, Known
+
+TRUTH = (
+    '{"images": [{"id": 7, "file_name": "bus.jpg"}], "categories": [{"id": 6, "name": "bus"}], '
+    '"annotations": [{"id": 1, "image_id": 7, "category_id": 6, "bbox": [1, 2, 3, 4]}]}'
+)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture()
+def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tiny data set in two archives that a server has."""
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        archive.write(SAMPLES / "bus.jpg", "val/bus.jpg")
+        archive.writestr("other/x.txt", "not wanted")
+    with zipfile.ZipFile(folder / "truth.zip", "w") as archive:
+        archive.writestr("annotations/val.json", TRUTH)
+        archive.writestr("annotations/train.json", "not wanted")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    pins = tuple(
+        Download(
+            name,
+            hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            (f"http://127.0.0.1:{server.server_port}/{name}",),
+        )
+        for name in ("pictures.zip", "truth.zip")
+    )
+    monkeypatch.setitem(KNOWN, "tiny", Known(pins, "annotations/val.json", "val"))
+    yield folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fetched_and_unpacked_once(archives: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    dataset = known.fetch("tiny", lambda what, *_: steps.append(what))
+    assert dataset.name == "tiny" and dataset.pictures[0].path.read_bytes() == (SAMPLES / "bus.jpg").read_bytes()
+    assert len(dataset.truth["annotations"]) == 1
+    assert {"download pictures.zip", "unpack pictures.zip", "unpack truth.zip"} <= set(steps)
+    files = sorted(str(p.relative_to(tmp_path / "cache")) for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert files == ["datasets/tiny/annotations/val.json", "datasets/tiny/val/bus.jpg"]
+    for archive in archives.iterdir():
+        archive.unlink()
+    assert known.fetch("tiny").pictures == dataset.pictures
+
+
+def test_an_archive_that_is_gone_leaves_nothing(archives: Path, tmp_path: Path) -> None:
+    (archives / "truth.zip").unlink()
+    with pytest.raises(DownloadError, match="truth.zip could not be downloaded"):
+        known.fetch("tiny")
+    assert not list((tmp_path / "cache" / "datasets").iterdir())
+    assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == ["pictures.zip"]  # not again
+
+
+def test_what_is_no_archive(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (archives / "pictures.zip").write_bytes(b"no archive")
+    first, second = KNOWN["tiny"].archives
+    pin = Download(first.name, hashlib.sha256(b"no archive").hexdigest(), first.urls)
+    monkeypatch.setitem(KNOWN, "tiny", Known((pin, second), "annotations/val.json", "val"))
+    with pytest.raises(DatasetError, match="pictures.zip: cannot be unpacked"):
+        known.fetch("tiny")
+    assert not list((tmp_path / "cache" / "datasets").iterdir())
+
+
+def test_known_archives_are_pinned() -> None:
+    for name, one in KNOWN.items():
+        assert all(len(archive.sha256) == 64 and len(archive.urls) == 2 for archive in one.archives), name
