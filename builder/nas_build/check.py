@@ -108,7 +108,9 @@ def require(agreement: Agreement, precision: Precision, name: str) -> None:
         if not (limit - got) * wrong >= 0
     ]
     if problems:
-        hint = " Calibrate with pictures like those it will see: --calibration DIR." if precision == "int8" else ""
+        hint = ""
+        if precision == "int8":
+            hint = " Calibrate with pictures like those it will see (--calibration DIR), or by another method."
         raise DisagreementError(
             f"{name}: the exported graph disagrees with PyTorch on {agreement.pictures} pictures: "
             f"{'; '.join(problems)}. Nothing was installed.{hint}"

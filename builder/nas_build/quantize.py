@@ -76,9 +76,13 @@ class Histogram:
         return float(self.counts @ (centres - np.minimum(np.round(centres / scale), INT8_MAX) * scale) ** 2)
 
     def _divergence(self, amax: float) -> float:
-        """Of what int8 leaves of the distribution from the distribution, clipped values counted at the range's end."""
-        bins = max(round(amax / self.limit * _BINS), 1)
-        inside = self.counts[:bins]
+        """Of what int8 leaves of the distribution from the distribution, clipped values counted at the range's end.
+
+        The peak at zero, which every ReLU leaves, would outweigh all else: its bin counts like the next.
+        """
+        bins = max(round(amax / self.limit * _BINS), 2)
+        inside = self.counts[:bins].copy()
+        inside[0] = inside[1]
         clipped = inside.copy()
         clipped[-1] += self.counts[bins:].sum()
         level = np.arange(bins) * (INT8_MAX + 1) // bins
