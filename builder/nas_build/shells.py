@@ -100,9 +100,9 @@ def engine() -> Iterator[Any]:
         raise PlanError("the Docker SDK is not installed: pip install 'nas-triton[docker]'") from None
     client = None
     try:
-        client = docker.from_env()
+        client = docker.from_env(use_ssh_client=True)  # ssh:// as the user's own ssh does it
         client.ping()
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, OSError) as error:
         raise PlanError(
             f"no Docker engine answers: {error}. Start one, or name another machine's with DOCKER_HOST=ssh://user@host"
         ) from None
@@ -206,11 +206,14 @@ class _Container:
         self._container = container
 
     def run(self, command: Sequence[str], folder: str = _FOLDER) -> Generator[str, None, None]:
+        from docker.utils.socket import frames_iter
+
         execution = self._api.exec_create(self._container.id, list(command), workdir=folder)["Id"]
         lines: list[str] = []
         rest = b""
-        with contextlib.closing(self._api.exec_start(execution, stream=True)) as chunks:
-            for chunk in chunks:
+        # Not stream=True: the SDK cannot close such a stream when it comes through ssh.
+        with contextlib.closing(self._api.exec_start(execution, socket=True)) as stream:
+            for _, chunk in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
                 *complete, rest = (rest + chunk).split(b"\n")
                 for line in complete:
                     lines.append(line.decode(errors="replace").rstrip())
