@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench clean
+.PHONY: help quickstart test check bench results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ check: $(STAMP)  ## Lint, format and types
 
 bench: $(STAMP)  ## Measure latency beside OpenVINO and PyTorch in one run
 	$(BIN)/python benchmarks/latency.py --json benchmarks/latency.json
+
+results: $(STAMP)  ## Measure accuracy and latency of each model, write the table into README.md
+	$(BIN)/python benchmarks/accuracy.py --json benchmarks/accuracy.json --readme README.md
 
 clean:  ## Remove the environment, what was built and what was drawn
 	rm -rf $(VENV) output model_repository/yolo_nas_*

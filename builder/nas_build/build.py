@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nas_ensembles
+import nas_eval
 from nas_ensembles import contract
+from nas_eval import datasets
+from nas_eval.coco import COCO_NAMES
+from nas_eval.datasets import Dataset
 
 from . import pictures, plan, processing, repository, weights
-from .coco import COCO_NAMES
+from .clock import Clock
 from .configs import ServedModel
 from .errors import BuildError
 from .variants import CalibrationMethod, Precision, Target, Variant
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
     from .checkpoint import Checkpoint
+    from .export import Engine
 
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
@@ -42,9 +47,15 @@ class Options:
     Attributes:
         weights: "coco", "demo", or a path ({variant} in it stands for the variant's letter).
         variant: None takes the one recognised in the checkpoint.
-        calibration: folder of pictures for int8; None takes the bundled samples.
+        calibration: pictures for int8: a folder, or a data set YAML whose training split calibrates and whose
+            validation split measures; None takes the bundled samples.
         calibration_pictures: at most this many of them, evenly spread.
-        calibration_method: how ranges are chosen, see `quantize.Histogram.amax`.
+        calibration_method: how int8 ranges are chosen, see `int8.Settings`.
+        validation: labelled data that int8's loss is measured on, data set YAML or COCO instances JSON; None takes
+            `calibration`'s validation split, or holds pictures out and takes what float32 finds in them for the truth.
+        validation_images: folder of the JSON's pictures.
+        validation_pictures: at most this many of them, evenly spread.
+        int8_budget: most mAP points that int8 may lose; convolutions that hurt most stay fp16. None: all are int8.
         class_names: file with one name per line; None takes the checkpoint's.
         processing: "checkpoint" compiles the checkpoint's processing_params; "coco" ignores them.
         force: build even if the same inputs are installed.
@@ -63,7 +74,11 @@ class Options:
     model_repository: Path = Path("model_repository")
     calibration: Path | None = None
     calibration_pictures: int = 64
-    calibration_method: CalibrationMethod = "mse"
+    calibration_method: CalibrationMethod = "auto"
+    validation: Path | None = None
+    validation_images: Path | None = None
+    validation_pictures: int = 256
+    int8_budget: float | None = None
     max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
     max_pixels: int = contract.DEFAULT_MAX_PIXELS
     class_names: Path | None = None
@@ -120,7 +135,12 @@ def build(options: Options, reporter: Reporter | None = None, plan_builder: plan
         plan_builder = plan_builder or plan.find(options.server, None, options.plan_options.version_compatible)
     checkpoint_path = weights.resolve(options.weights, options.variant, report.warn, report.progress)
     paths = pictures.find(options.calibration, options.calibration_pictures)
-    inputs = _inputs(options, checkpoint_path, paths)
+    labelled = None
+    if options.precision == "int8":
+        labelled = pictures.labelled(
+            options.calibration, options.validation, options.validation_images, options.validation_pictures
+        )
+    inputs = _inputs(options, checkpoint_path, paths, labelled)
     if plan_builder:
         inputs["plan"] = {
             **plan_builder.identity(),
@@ -137,7 +157,7 @@ def build(options: Options, reporter: Reporter | None = None, plan_builder: plan
         if manifest and manifest["inputs"] == inputs:
             return Result(name, manifest["version"], False, manifest)
     repository.check_writable(options.model_repository)
-    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths, plan_builder)
+    return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths, labelled, plan_builder)
 
 
 def _load(path: Path) -> Checkpoint:
@@ -153,16 +173,18 @@ def _build(
     inputs: dict[str, Any],
     loaded: Checkpoint,
     paths: list[Path],
+    labelled: Dataset | None,
     plan_builder: plan.PlanBuilder | None,
 ) -> Result:
-    from . import check, export, quantize
+    from . import check, export
 
     if options.variant not in (None, loaded.variant):
         raise BuildError(
             f"{loaded.path}: holds YOLO-NAS {loaded.variant.upper()}, not {str(options.variant).upper()}. "
             f"Build it with --variant {loaded.variant}."
         )
-    clock = _Clock(report.progress)
+    clock = Clock(report.progress)
+    paths = pictures.readable(paths, report.warn)
     class_names = _class_names(options, loaded, report)
     compiled = _processing(options, loaded, report)
     network = loaded.network()
@@ -172,20 +194,10 @@ def _build(
         model = export.export(export.Engine(network, compiled), compiled.letterbox.size_hw, name)
     measured: dict[str, Any] = {}
     if options.precision == "int8":
-        if options.calibration is None:
-            report.warn(
-                "calibrating on the bundled samples: enough to try int8, too few to trust it. "
-                "Give a hundred pictures like those it will see: --calibration DIR."
-            )
-        with clock.step("calibrate", len(paths)):
-            canvases = pictures.canvases(paths, compiled.letterbox, report.warn)
-            histograms = quantize.observe(reference, canvases, clock.advance)
-            ranges = {layer: histogram.amax(options.calibration_method) for layer, histogram in histograms.items()}
-            model = quantize.insert_qdq(model, ranges)
-        measured["layers"] = quantize.report(reference, histograms, ranges)
+        model, measured = _quantize(options, report, clock, model, reference, compiled, class_names, paths, labelled)
     chosen = pictures.spread(paths, _CHECK_PICTURES)
     with clock.step("check", len(chosen)):
-        canvases = pictures.canvases(chosen, compiled.letterbox, report.warn, clock.advance)
+        canvases = pictures.canvases(chosen, compiled.letterbox, clock.advance)
         agreement = check.compare(model, reference, canvases)
         check.require(agreement, options.precision, name)
     measured["agreement"] = asdict(agreement)
@@ -236,6 +248,33 @@ def _build(
     return Result(name, version, True, installed, clock.seconds)
 
 
+def _quantize(
+    options: Options,
+    report: Reporter,
+    clock: Clock,
+    model: onnx.ModelProto,
+    reference: Engine,
+    compiled: processing.Processing,
+    class_names: list[str],
+    paths: list[Path],
+    labelled: Dataset | None,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The int8 graph, and what goes into the manifest."""
+    from . import int8
+
+    if options.calibration is None:
+        report.warn(
+            "calibrating on the bundled samples: enough to try int8, too few to trust it. "
+            "Give a hundred pictures like those it will see: --calibration DIR."
+        )
+    elif len(paths) < pictures.FEW and not labelled:
+        report.warn(f"{len(paths)} pictures are too few to hold some out: int8's loss is measured on the same ones.")
+    calibration, measuring = (paths, paths) if labelled else pictures.hold_out(paths)
+    held_out = labelled or datasets.unlabelled("held-out pictures", measuring, class_names)
+    settings = int8.Settings(calibration, held_out, options.calibration_method, options.int8_budget)
+    return int8.quantize(model, reference, compiled, class_names, settings, clock, report.warn)
+
+
 def _profile(model: onnx.ModelProto, options: Options) -> plan.Profile:
     """Of the exported graph's one input."""
     (tensor,) = model.graph.input
@@ -248,39 +287,16 @@ def _queue_delay_us(options: Options) -> int:
     return _QUEUE_DELAY_US[options.target] if options.queue_delay_us is None else options.queue_delay_us
 
 
-class _Clock:
-    """Times the steps and reports how far each is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-
-    def step(self, name: str, total: int = 1) -> _Clock:
-        self._name, self._total, self._done = name, total, 0
-        return self
-
-    def advance(self) -> None:
-        self._done += 1
-        self._progress(self._name, self._done, self._total)
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-        self._progress(self._name, 0, self._total)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.seconds[self._name] = round(time.monotonic() - self._started, 2)
-        if kind is None:
-            self._progress(self._name, self._total, self._total)
-
-
-def _inputs(options: Options, checkpoint_path: Path, paths: list[Path]) -> dict[str, Any]:
+def _inputs(options: Options, checkpoint_path: Path, paths: list[Path], labelled: Dataset | None) -> dict[str, Any]:
     """All that decides what the build writes: equal inputs, equal files."""
     names = options.class_names
+    int8 = options.precision == "int8"
     return {
         "checkpoint": checkpoint_path.name,
         "checkpoint_sha256": weights.file_sha256(checkpoint_path),
         "precision": options.precision,
-        "calibration_method": options.calibration_method if options.precision == "int8" else None,
+        "calibration_method": options.calibration_method if int8 else None,
+        "int8_budget": options.int8_budget if int8 else None,
         "target": options.target,
         "processing": options.processing,
         "max_batch_size": options.max_batch_size,
@@ -288,17 +304,27 @@ def _inputs(options: Options, checkpoint_path: Path, paths: list[Path]) -> dict[
         "instances": options.instances,
         "queue_delay_us": _queue_delay_us(options),
         "class_names_sha256": weights.file_sha256(names) if names and names.is_file() else None,
-        "pictures": {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in paths},
+        "pictures": _hashes(paths),
+        "validation": _hashes([picture.path for picture in labelled.pictures]) if labelled else None,
+        "truth_sha256": _sha256(labelled.truth) if labelled else None,
         "versions": {library: metadata.version(library) for library in _LIBRARIES},
         "sources_sha256": _sources_sha256(),
     }
 
 
+def _hashes(paths: list[Path]) -> dict[str, str]:
+    return {f"{path.parent.name}/{path.name}": weights.file_sha256(path) for path in paths}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _sources_sha256() -> str:
-    """Of the builder's and the ensembles' code: a changed exporter makes other files."""
+    """Of the code that builds: a changed exporter makes other files."""
     digest = hashlib.sha256()
-    for package in (Path(__file__).parent, Path(nas_ensembles.__file__).parent):
-        for path in sorted(package.rglob("*.py")):
+    for package in (__file__, nas_ensembles.__file__, nas_eval.__file__):
+        for path in sorted(Path(package).parent.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

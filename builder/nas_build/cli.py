@@ -1,34 +1,32 @@
-"""nas-build: the only module of the builder that prints."""
+"""nas-build: the command line of the builder."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from . import build as building
 from . import plan
-from .errors import BuildError, PlanError
+from .cli_report import report
+from .errors import PlanError
+from .terminal import ERRORS, OUT, exit_codes
 from .variants import PRECISIONS, VARIANTS, CalibrationMethod, Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command()(report)
+_int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
-# Names and paths are printed as they are, never read as markup.
-_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-_out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 class _Display:
@@ -41,7 +39,7 @@ class _Display:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[said]:.60}", style="dim", markup=False),
-            console=_errors,
+            console=ERRORS,
             disable=quiet,
         )
         self._verbose = verbose
@@ -63,7 +61,7 @@ class _Display:
     def log(self, level: str, line: str) -> None:
         """What TensorRT says: its last word beside the bar, all of it with --verbose."""
         if self._verbose:
-            _errors.print(line, style="red" if level == "error" else "dim")
+            ERRORS.print(line, style="red" if level == "error" else "dim")
         elif level == "info":
             self._bars.update(self._current, said=line)
 
@@ -76,24 +74,6 @@ class _Display:
         """Show the bars."""
         with self._bars:
             yield
-
-
-@contextlib.contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Library errors become one message and exit code 1; Ctrl-C and SIGTERM clean up and become 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except BuildError as error:
-        _errors.print(Text.assemble(("error: ", "red"), str(error)))
-        raise typer.Exit(1) from None
-    except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed; nas-build needs it: pip install 'nas-triton[build]'"
-        _errors.print(Text.assemble(("error: ", "red"), message))
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        _errors.print("interrupted; nothing half-written is left")
-        raise typer.Exit(130) from None
 
 
 @app.callback(invoke_without_command=True)
@@ -118,15 +98,42 @@ def build(
     model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Default: yolo_nas_VARIANT_PRECISION.", show_default=False)] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of pictures for int8. Default: the bundled samples.", show_default=False)
+        Path | None,
+        _int8_option(
+            help="Pictures like those the model will see: a folder, or a data set YAML (train calibrates, val "
+            "measures). Default: the bundled samples.",
+            show_default=False,
+        ),
     ] = None,
-    calibration_pictures: Annotated[int, typer.Option(min=1, help="At most this many, evenly spread.")] = 64,
+    calibration_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 64,
     calibration_method: Annotated[
         CalibrationMethod,
-        typer.Option(
-            help="How int8 ranges are chosen: least squared error, least information lost, 99.99th percentile, or all."
+        _int8_option(
+            help="How ranges are chosen: all, least squared error, least information lost, a percentile, or auto: "
+            "whichever disturbs held-out pictures least."
         ),
-    ] = "mse",
+    ] = "auto",
+    validation: Annotated[
+        Path | None,
+        _int8_option(
+            help="Labelled pictures to measure the loss on, data set YAML or COCO JSON. Default: val of a calibration "
+            "YAML; else a quarter of the pictures, with what float32 finds in them for the truth.",
+            show_default=False,
+        ),
+    ] = None,
+    validation_images: Annotated[
+        Path | None, _int8_option(help="Folder of the pictures of a COCO JSON.", show_default=False)
+    ] = None,
+    validation_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 256,
+    int8_budget: Annotated[
+        float | None,
+        _int8_option(
+            min=0,
+            help="Most mAP points to lose against float32: the convolutions that hurt most for their work stay fp16 "
+            "until the measured loss is within it. Default: all are int8.",
+            show_default=False,
+        ),
+    ] = None,
     max_batch_size: Annotated[int, typer.Option(min=1, max=256)] = contract.DEFAULT_MAX_BATCH_SIZE,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = contract.DEFAULT_MAX_PIXELS,
     class_names: Annotated[
@@ -207,7 +214,7 @@ def build(
     display = _Display(as_json, verbose)
     reporter = building.Reporter(display.progress, display.warn, display.log)
     results = []
-    with _exit_codes(), display.live():
+    with exit_codes(), display.live():
         chosen, plan_builder = _choose_target(target, server, plan_with, version_compatible, display)
         for one_variant in variants:
             for one_precision in precisions:
@@ -221,6 +228,10 @@ def build(
                     calibration=calibration,
                     calibration_pictures=calibration_pictures,
                     calibration_method=calibration_method,
+                    validation=validation,
+                    validation_images=validation_images,
+                    validation_pictures=validation_pictures,
+                    int8_budget=int8_budget,
                     max_batch_size=max_batch_size,
                     max_pixels=max_pixels,
                     class_names=class_names,
@@ -241,13 +252,13 @@ def build(
                 )
                 results.append(building.build(options, reporter, plan_builder))
     if as_json:
-        _out.print_json(json.dumps([_summary(result) for result in results]))
+        OUT.print_json(json.dumps([_summary(result) for result in results]))
     else:
         _print_results(results)
         if chosen == "tensorrt":
-            _out.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
+            OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
         else:
-            _out.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+            OUT.print(f"Serve it with: nas-serve --model-repository {model_repository}")
 
 
 def _choose_target(
@@ -288,12 +299,16 @@ def _summary(result: building.Result) -> dict[str, object]:
         "target": manifest["inputs"]["target"],
         "agreement": manifest["agreement"],
         "plan": manifest.get(contract.PLAN),
+        "int8": manifest.get("int8"),
         "files": manifest["files"],
     }
 
 
 def _print_results(results: list[building.Result]) -> None:
     table = Table(Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found")
+    int8 = [result.name for result in results if "int8" in result.manifest]
+    if int8:
+        table.add_column("mAP loss", justify="right")
     for result in results:
         agreement = result.manifest["agreement"]
         table.add_row(
@@ -303,8 +318,19 @@ def _print_results(results: list[building.Result]) -> None:
             f"{sum(result.seconds.values()):.1f}" if result.built else "",
             f"{agreement['max_score_difference']:.3g}",
             f"{agreement['detections_found']} of {agreement['detections']}",
+            *([_loss(result.manifest.get("int8"))] if int8 else []),
         )
-    _out.print(table)
+    OUT.print(table)
+    for name in int8:
+        OUT.print(f"What int8 does to each layer: nas-build report {name}")
+
+
+def _loss(int8: dict[str, Any] | None) -> str:
+    """Measured on held-out pictures, with its 95 % interval."""
+    if not int8 or "accuracy" not in int8:
+        return ""
+    accuracy = int8["accuracy"]
+    return f"{accuracy['loss']:+.2f} ({accuracy['loss_low']:+.2f} to {accuracy['loss_high']:+.2f})"
 
 
 @app.command()
@@ -316,13 +342,13 @@ def info(
     """Print layers, parameters and multiply-accumulates of the variants."""
     if size % 32:
         raise typer.BadParameter(f"must be a multiple of 32, got {size}", param_hint="--size")
-    with _exit_codes():
+    with exit_codes():
         from . import network
         from .summary import summarize
 
         summaries = [summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
     if as_json:
-        _out.print_json(json.dumps([asdict(summary) for summary in summaries]))
+        OUT.print_json(json.dumps([asdict(summary) for summary in summaries]))
         return
     table = Table("variant", "layers", "parameters", "fused parameters", "GMACs")
     for summary in summaries:
@@ -333,7 +359,7 @@ def info(
             f"{summary.fused_parameters / 1e6:.2f} M",
             f"{summary.gmacs:.1f}",
         )
-    _out.print(table)
+    OUT.print(table)
 
 
 def main() -> None:

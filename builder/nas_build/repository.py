@@ -50,6 +50,11 @@ def read_manifest(repository: Path, name: str) -> dict[str, Any] | None:
     return manifest if intact else None
 
 
+def models(repository: Path) -> list[str]:
+    """Names of the models that were built into a repository."""
+    return sorted({path.parent.parent.name for path in repository.glob(f"*/*/{MANIFEST}")})
+
+
 def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: Mapping[str, Any]) -> int:
     """Write the four models beside their older versions.
 

@@ -107,7 +107,9 @@ def val(
     asked = validation.Protocol(score_threshold, iou_threshold, max_detections)
     failed = 0
     with exit_codes():
-        dataset = (_download(data) if data in known.KNOWN else datasets.load(Path(data), images, split)).limited(limit)
+        dataset = (_download(data, split) if data in known.KNOWN else datasets.load(Path(data), images, split)).limited(
+            limit
+        )
         results: list[tuple[str, Metrics, list[Prediction], float]] = []
         for name in compare or (model,):
             with connect(url, protocol, name, timeout) as detector:
@@ -155,7 +157,7 @@ def val(
         raise typer.Exit(1)
 
 
-def _download(name: str) -> Dataset:
+def _download(name: str, split: str) -> Dataset:
     """A data set by name, with a bar for each archive."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal) as bar:
@@ -166,7 +168,7 @@ def _download(name: str) -> Dataset:
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=total)
 
-        return known.fetch(name, show)
+        return known.fetch(name, show, split)
 
 
 def _progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:

@@ -18,6 +18,7 @@ from nas_ensembles import images
 from .errors import DatasetError
 
 _LISTED = 3  # examples in a message
+_FOLDER_OPTIONS = "nas-client val: --images DIR, nas-build: --validation-images DIR"
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,22 @@ class Dataset:
         """The first pictures only."""
         if count is None or count >= len(self.pictures):
             return self
-        pictures = self.pictures[:count]
+        return self._only(self.pictures[:count], f"{self.name}[:{count}]")
+
+    def sampled(self, count: int) -> Dataset:
+        """At most so many pictures, evenly spread."""
+        step = max(len(self.pictures) / count, 1)
+        pictures = tuple(self.pictures[int(i * step)] for i in range(min(count, len(self.pictures))))
+        return self._only(pictures, self.name)
+
+    def _only(self, pictures: tuple[Picture, ...], name: str) -> Dataset:
         kept = {picture.id for picture in pictures}
         truth = {
             **self.truth,
             "images": [image for image in self.truth["images"] if image["id"] in kept],
             "annotations": [box for box in self.truth["annotations"] if box["image_id"] in kept],
         }
-        return Dataset(f"{self.name}[:{count}]", pictures, truth)
+        return Dataset(name, pictures, truth)
 
     def categories_of(self, model_names: Sequence[str], ignore_unknown: bool = False) -> dict[int, int]:
         """Category id of each label of a model, by name.
@@ -81,7 +90,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.name}: {len(missing)} of its {len(self.class_names)} classes are unknown to the model: "
                 f"{_some(missing)}. The model knows: {_some(list(model_names))}. Validate on the data set it was "
-                "trained for, or leave the unknown ones out with --ignore-unknown-classes."
+                "trained for, or leave the unknown ones out (nas-client val: --ignore-unknown-classes)."
             )
         return {labels[_key(name)]: id for id, name in self.class_names.items() if _key(name) in labels}
 
@@ -108,12 +117,25 @@ def load(data: Path, pictures: Path | None = None, split: str = "val") -> Datase
         DatasetError: says what is wrong and where.
     """
     if not data.is_file():
-        raise DatasetError(f"{data}: no such file. Give an Ultralytics YAML or a COCO instances JSON with --data.")
+        raise DatasetError(f"{data}: no such file. Give an Ultralytics YAML or a COCO instances JSON.")
     if data.suffix in (".yaml", ".yml"):
         return load_yolo(data, split)
     if pictures is None:
-        raise DatasetError(f"{data}: a COCO JSON names files only; give the folder of its pictures with --images DIR.")
+        raise DatasetError(
+            f"{data}: a COCO JSON names files only; give the folder of its pictures too ({_FOLDER_OPTIONS})."
+        )
     return load_coco(data, pictures)
+
+
+def unlabelled(name: str, files: Sequence[Path], class_names: Sequence[str]) -> Dataset:
+    """Pictures without truth; category ids are those of the class list."""
+    pictures = tuple(Picture(id, file) for id, file in enumerate(files, 1))
+    truth = {
+        "images": [{"id": picture.id, "file_name": picture.path.name} for picture in pictures],
+        "annotations": [],
+        "categories": [{"id": id, "name": name} for id, name in enumerate(class_names)],
+    }
+    return Dataset(name, pictures, truth)
 
 
 def load_coco(path: Path, pictures: Path) -> Dataset:
@@ -132,7 +154,7 @@ def load_coco(path: Path, pictures: Path) -> Dataset:
     if missing:
         raise DatasetError(
             f"{pictures}: {len(missing)} of the {len(listed)} pictures of {path.name} are not there: {_some(missing)}. "
-            "Give their folder with --images DIR."
+            f"Give their folder ({_FOLDER_OPTIONS})."
         )
     if not listed:
         raise DatasetError(f"{path}: names no pictures.")
@@ -159,7 +181,7 @@ def load_yolo(path: Path, split: str = "val") -> Dataset:
         splits = [key for key in ("train", "val", "test") if isinstance(content, Mapping) and content.get(key)]
         raise DatasetError(
             f"{path}: expected an Ultralytics data set with names and {split}; it has the splits "
-            f"{', '.join(splits) or 'none'}. Choose one with --split."
+            f"{', '.join(splits) or 'none'}; nas-client val takes one of them with --split."
         )
     names = content["names"]
     by_id = dict(enumerate(names)) if isinstance(names, list) else {int(id): str(name) for id, name in names.items()}

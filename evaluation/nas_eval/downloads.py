@@ -24,12 +24,12 @@ class Download:
 
     Attributes:
         name: of the file in the cache.
-        sha256: hexadecimal, pinned.
+        sha256: hexadecimal, pinned; None if the caller pins what is in it.
         urls: tried in order.
     """
 
     name: str
-    sha256: str
+    sha256: str | None
     urls: tuple[str, ...]
 
 
@@ -49,7 +49,7 @@ def fetch(
         DownloadError: says what each URL answered, and how to bring the file by hand.
     """
     target = folder / download.name
-    if target.is_file() and file_sha256(target) == download.sha256:
+    if target.is_file() and download.sha256 in (None, file_sha256(target)):
         return target
     before()
     reasons = []
@@ -62,7 +62,8 @@ def fetch(
             except httpx.HTTPError as error:
                 reasons.append(f"{url}: {error or type(error).__name__}")
                 continue
-            if (got := file_sha256(part)) == download.sha256:
+            got = file_sha256(part)
+            if download.sha256 in (None, got):
                 part.replace(target)
                 return target
             part.unlink()
@@ -72,8 +73,12 @@ def fetch(
     raise DownloadError(
         f"{download.name} could not be downloaded:\n  "
         + "\n  ".join(reasons)
-        + f"\nBring the file (SHA-256 {download.sha256}) here by other means and put it at {target}."
+        + f"\nBring the file{_pin(download)} here by other means and put it at {target}."
     )
+
+
+def _pin(download: Download) -> str:
+    return f" (SHA-256 {download.sha256})" if download.sha256 else ""
 
 
 def _receive(url: str, part: Path, name: str, progress: Progress) -> None:

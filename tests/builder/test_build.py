@@ -17,6 +17,7 @@ from conftest import DEMO, SAMPLES
 from nas_build import build, network
 from nas_build.build import Options, Reporter
 from nas_build.errors import BuildError, CalibrationError
+from nas_build.variants import RANGE_METHODS
 from safetensors.torch import save_file
 
 BIN = Path(sys.executable).parent
@@ -45,7 +46,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
     result = build.build(options(tmp_path))
-    assert result.built and result.version == 1 and result.seconds.keys() == {"export", "calibrate", "check", "install"}
+    assert result.built and result.version == 1
+    assert list(result.seconds) == [
+        *("export", "calibrate", "round weights", "held-out pictures", "choose ranges", "check", "install")
+    ]
     assert tree(tmp_path) == tree(built)
 
 
@@ -65,8 +69,20 @@ def test_manifest_holds_what_went_in_and_what_was_measured(built: Path) -> None:
     ]
     assert inputs["versions"].keys() >= {"torch", "onnx", "openvino", "nas-triton"}
     layers = manifest["layers"]
-    assert len(layers) == 100 and all(layer["precision"] == "int8" for layer in layers.values())
-    assert all(layer["input_snr_db"] > 10 and layer["weight_snr_db"] > 20 for layer in layers.values())
+    assert len(layers) == 100
+    assert [name for name, layer in layers.items() if layer["precision"] != "int8"] == [
+        "neck.neck1.upsample",
+        "neck.neck2.upsample",
+    ]
+    for layer in layers.values():
+        if layer["precision"] == "int8":
+            assert layer["input_snr_db"] > 20 and layer["weight_snr_db"] > 35
+            assert layer["scale"] == pytest.approx(layer["range"] / 127, rel=1e-4)
+    int8 = manifest["int8"]
+    assert int8["truth"] == "float32" and int8["held_out_pictures"] == 4 and int8["kept_fp16"] == []
+    assert int8["disturbance"].keys() == set(RANGE_METHODS)
+    assert min(int8["disturbance"], key=int8["disturbance"].get) == int8["method"]
+    assert int8["accuracy"]["map_50_95_float32"] == 100 and int8["accuracy"]["loss"] < 3
     agreement = manifest["agreement"]
     assert agreement["detections_found"] == agreement["detections"] >= 8
     assert manifest["processing"]["letterbox"]["fit_hw"] == [636, 636]
@@ -94,6 +110,7 @@ def test_unreadable_calibration_pictures_are_named_and_left_out(tmp_path: Path) 
     (folder / "a.jpg").write_bytes((SAMPLES / "bus.jpg").read_bytes())
     (folder / "b.png").write_bytes(b"no picture")
     warnings: list[str] = []
+    # Unreadable ones are no held-out pictures either.
     result = build.build(options(tmp_path / "m", calibration=folder), Reporter(warn=warnings.append))
     assert result.built and any("b.png: left out: 10 bytes that are no" in warning for warning in warnings)
     (folder / "a.jpg").unlink()

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import yaml
 from conftest import PICTURES, in_pytorch
+from nas_build import predict
 from nas_build.export import Engine
 from nas_build.network import YoloNAS
-from nas_build.predict import predict
 from nas_build.processing import COCO
 from nas_client import Detector, plots, validation
 from nas_ensembles import contract, images
@@ -85,7 +85,10 @@ def measured(server: Server, *arguments: object) -> dict[str, Any]:
 def in_process(network: YoloNAS, dataset: Dataset, half: bool = False) -> metrics.Metrics:
     categories = dataset.categories_of(list(dataset.class_names.values()))
     return metrics.evaluate(
-        dataset, predict(Engine(network, COCO, half=half), COCO.letterbox, dataset, categories, PROTOCOL)
+        dataset,
+        predict.predict(
+            predict.in_pytorch(Engine(network, COCO, half=half)), COCO.letterbox, dataset, categories, PROTOCOL
+        ),
     )
 
 

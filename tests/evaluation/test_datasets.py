@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PICTURES, SAMPLES
-from nas_build.coco import COCO_NAMES
 from nas_eval import datasets
+from nas_eval.coco import COCO_NAMES
 from nas_eval.errors import DatasetError
 
 NAMES = {0: "bolt", 1: "nut"}
@@ -74,7 +74,7 @@ def test_a_bad_label_is_named(line: str, folder: Path) -> None:
     ("content", "message"),
     [
         ({"val": None}, "has the splits none"),
-        ({"val": None, "train": "x"}, "has the splits train. Choose one with --split"),
+        ({"val": None, "train": "x"}, "has the splits train; nas-client val takes one of them with --split"),
         ({"val": "nowhere"}, "nowhere is neither a folder of pictures nor a text file"),
         ({"val": "labels"}, "no pictures in labels"),
         ({"val": "missing.txt"}, "1 of 1 listed pictures are not there: .*gone.jpg"),
@@ -161,5 +161,5 @@ def test_a_json_that_does_not_fit(text: str, message: str, tmp_path: Path) -> No
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such file. Give an Ultralytics YAML or a COCO instances JSON"):
         datasets.load(tmp_path / "none.yaml")
-    with pytest.raises(DatasetError, match="give the folder of its pictures with --images DIR"):
+    with pytest.raises(DatasetError, match="give the folder of its pictures too .*--images DIR"):
         datasets.load(coco(tmp_path, [(1, "person")]))

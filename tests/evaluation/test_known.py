@@ -15,7 +15,7 @@ from conftest import SAMPLES
 from nas_eval import known
 from nas_eval.downloads import Download
 from nas_eval.errors import DatasetError, DownloadError
-from nas_eval.known import KNOWN, Known
+from nas_eval.known import KNOWN, KnownCoco, KnownYolo
 
 TRUTH = (
     '{"images": [{"id": 7, "file_name": "bus.jpg"}], "categories": [{"id": 6, "name": "bus"}], '
@@ -51,7 +51,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         )
         for name in ("pictures.zip", "truth.zip")
     )
-    monkeypatch.setitem(KNOWN, "tiny", Known(pins, "annotations/val.json", "val"))
+    monkeypatch.setitem(KNOWN, "tiny", KnownCoco(pins, "annotations/val.json", "val"))
     yield folder
     server.shutdown()
     thread.join()
@@ -83,12 +83,69 @@ def test_what_is_no_archive(archives: Path, tmp_path: Path, monkeypatch: pytest.
     (archives / "pictures.zip").write_bytes(b"no archive")
     first, second = KNOWN["tiny"].archives
     pin = Download(first.name, hashlib.sha256(b"no archive").hexdigest(), first.urls)
-    monkeypatch.setitem(KNOWN, "tiny", Known((pin, second), "annotations/val.json", "val"))
+    monkeypatch.setitem(KNOWN, "tiny", KnownCoco((pin, second), "annotations/val.json", "val"))
     with pytest.raises(DatasetError, match="pictures.zip: cannot be unpacked"):
         known.fetch("tiny")
     assert not list((tmp_path / "cache" / "datasets").iterdir())
 
 
+@pytest.fixture()
+def labelled(archives: Path, monkeypatch: pytest.MonkeyPatch) -> KnownYolo:
+    """A data set with labels, in an archive of which only the files are pinned."""
+    label = "5 0.5 0.5 0.25 0.5\n"
+    with zipfile.ZipFile(archives / "labelled.zip", "w") as archive:
+        archive.writestr("some/folder/", "")
+        archive.write(SAMPLES / "bus.jpg", "some/folder/images/val/bus.jpg")
+        archive.writestr("some/folder/labels/val/bus.txt", label.replace("\n", " \r\n"))  # the words count
+        archive.writestr("some/folder/README.md", "not wanted")
+    (url, *_) = KNOWN["tiny"].archives[0].urls
+    pins = {
+        "images/val/bus.jpg": hashlib.sha256((SAMPLES / "bus.jpg").read_bytes()).hexdigest(),
+        "labels/val/bus.txt": hashlib.sha256(label.strip().encode()).hexdigest(),
+    }
+    known = KnownYolo((Download("labelled.zip", None, (url.replace("pictures.zip", "labelled.zip"),)),), pins)
+    monkeypatch.setitem(KNOWN, "labelled", known)
+    return known
+
+
+def test_labels_from_an_archive_whose_files_are_pinned(labelled: KnownYolo, archives: Path, tmp_path: Path) -> None:
+    dataset = known.fetch("labelled")
+    assert dataset.name == "labelled" and dataset.class_names[5] == "bus"
+    (box,) = dataset.truth["annotations"]
+    assert box["category_id"] == 5 and box["bbox"] == pytest.approx([810 * 0.375, 1080 * 0.25, 810 * 0.25, 1080 * 0.5])
+    assert not list((tmp_path / "cache" / "downloads").iterdir())
+    (archives / "labelled.zip").unlink()
+    assert known.fetch("labelled").pictures == dataset.pictures
+    with pytest.raises(DatasetError, match="no pictures in|neither a folder"):
+        known.fetch("labelled", split="train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels/val/bus.txt": "0" * 64}, "labels/val/bus.txt has SHA-256 .*, expected 0000"),
+        ({"images/val/cat.jpg": "0" * 64}, "images/val/cat.jpg is not in it"),
+    ],
+)
+def test_other_files_than_those_pinned_are_refused(
+    labelled: KnownYolo, change: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KNOWN, "labelled", KnownYolo(labelled.archives, {**labelled.files, **change}))
+    with pytest.raises(DatasetError, match=message):
+        known.fetch("labelled")
+    assert not list((tmp_path / "cache" / "datasets").iterdir())
+    assert not list((tmp_path / "cache" / "downloads").iterdir())
+
+
 def test_known_archives_are_pinned() -> None:
     for name, one in KNOWN.items():
-        assert all(len(archive.sha256) == 64 and len(archive.urls) == 2 for archive in one.archives), name
+        assert all(len(archive.urls) == 2 for archive in one.archives), name
+        if isinstance(one, KnownYolo):
+            assert len(one.files) == 16 and all(len(pin) == 64 for pin in one.files.values())
+        else:
+            assert all(archive.sha256 and len(archive.sha256) == 64 for archive in one.archives), name
+
+
+def test_the_pins_of_coco8_are_those_of_its_files(coco_data: Path) -> None:
+    known = KNOWN["coco8"]
+    known.check(coco_data / "coco8")

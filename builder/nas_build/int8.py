@@ -1,0 +1,253 @@
+"""A graph to int8: calibrate, round, choose ranges, and keep in half precision what hurts too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from nas_eval.datasets import Dataset
+from numpy.typing import NDArray
+from torch import nn
+
+from . import calibrate, compiled, pictures, rounding
+from .calibrate import INT8_MAX, Observation
+from .clock import Clock
+from .errors import CalibrationError
+from .export import Engine
+from .heldout import Accuracy, HeldOut
+from .processing import Processing
+from .quantize import insert_qdq
+from .rounding import Rounded
+from .variants import RANGE_METHODS, CalibrationMethod, RangeMethod
+
+_MUCH = 0.25  # share of the work in half precision at which int8 is hardly worth having
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to quantize.
+
+    Attributes:
+        calibration: pictures to calibrate with.
+        held_out: pictures to measure the loss on, with labels or without.
+        method: how ranges are chosen; "auto" tries all and takes the one that disturbs the held-out pictures least.
+        budget: most mAP points to lose against float32; convolutions that hurt most stay in half precision until the
+            measured loss is within it. None keeps all int8.
+    """
+
+    calibration: Sequence[Path]
+    held_out: Dataset
+    method: CalibrationMethod = "auto"
+    budget: float | None = None
+
+
+class Quantizer:
+    """Ranges and weights of every convolution, and graphs of them.
+
+    Args:
+        model: from `export.export`.
+        reference: the same network in float32.
+        observed: what its convolutions read.
+        progress: called after each convolution.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        reference: Engine,
+        observed: dict[str, Observation],
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.observed = observed
+        self._model = model
+        self._reference = reference
+        self._rounded: dict[str, Rounded] = {}
+        for name, observation in observed.items():
+            self._rounded[name] = rounding.second_order(self.weights_of(name), observation)
+            progress()
+
+    def ranges(self, method: RangeMethod) -> dict[str, float]:
+        """Of the inputs of all convolutions."""
+        return {name: observation.histogram.amax(method) for name, observation in self.observed.items()}
+
+    def graph(self, ranges: dict[str, float], kept: Collection[str] = ()) -> onnx.ModelProto:
+        """The int8 graph; convolutions in `kept` stay in half precision."""
+        return insert_qdq(self._model, {name: amax for name, amax in ranges.items() if name not in kept}, self._rounded)
+
+    def layers(self, ranges: dict[str, float], kept: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Of each convolution: precision, range, scale, and signal to noise of input and weights in decibels."""
+        layers: dict[str, dict[str, Any]] = {}
+        for name, module in self._reference.network.named_modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                layers[name] = {"precision": "fp16"}
+            if name in self.observed and name not in kept:
+                histogram, amax = self.observed[name].histogram, ranges[name]
+                snr_db = rounding.output_snr_db(self.weights_of(name), self._rounded[name], self.observed[name])
+                layers[name] = {
+                    "precision": "int8",
+                    "range": _round(amax),
+                    "scale": _round(amax / INT8_MAX),
+                    "input_snr_db": round(histogram.snr_db(amax), 2),
+                    "weight_snr_db": round(snr_db, 2),
+                }
+        return layers
+
+    def weights_of(self, name: str) -> NDArray[np.float32]:
+        """Of one convolution, (C_out, C_in, kh, kw)."""
+        return self._reference.network.get_submodule(name).weight.detach().numpy()  # type: ignore[operator]
+
+
+def quantize(
+    model: onnx.ModelProto,
+    reference: Engine,
+    processing: Processing,
+    class_names: Sequence[str],
+    settings: Settings,
+    clock: Clock,
+    warn: Callable[[str], None],
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The int8 graph and what is known of it.
+
+    Args:
+        model: from `export.export`.
+        reference: the same network in float32.
+        processing: of the model.
+        class_names: by label.
+        settings: how.
+        clock: told of each step.
+        warn: told if little is left of int8.
+
+    Returns:
+        The graph, and the report: `int8` (method, accuracy, what was kept) and `layers` (each convolution).
+
+    Raises:
+        CalibrationError: if there is a budget and nothing to measure it with.
+        DatasetError: if the labels are of classes that the model lacks, or a picture cannot be read.
+    """
+    with clock.step("calibrate", len(settings.calibration)):
+        canvases = pictures.canvases(settings.calibration, processing.letterbox)
+        observed = calibrate.observe(reference, canvases, clock.advance)
+    with clock.step("round weights", len(observed)):
+        quantizer = Quantizer(model, reference, observed, clock.advance)
+    with clock.step("held-out pictures", len(settings.held_out.pictures)):
+        categories = settings.held_out.categories_of(class_names)
+        held_out = HeldOut(reference, processing, settings.held_out, categories, clock.advance)
+    if settings.budget is not None and not held_out.objects:
+        raise CalibrationError(
+            f"float32 finds nothing in the {len(settings.held_out.pictures)} held-out pictures, so that a loss cannot "
+            "be measured. Give pictures like those the model will see, or labelled ones with --validation DATA."
+        )
+
+    method, disturbances = _choose(quantizer, held_out, settings.method, clock)
+    ranges = quantizer.ranges(method)
+    graph = quantizer.graph(ranges)
+    report: dict[str, Any] = {
+        "calibration_pictures": len(settings.calibration),
+        "held_out_pictures": len(settings.held_out.pictures),
+        "truth": "labels" if held_out.labelled else "float32",
+        "objects": held_out.objects,
+        "method": method,
+        "disturbance": {name: _round(value) for name, value in disturbances.items()},
+    }
+    kept: Sequence[str] = ()
+    gains: dict[str, float] = {}
+    if held_out.objects:
+        accuracy = held_out.accuracy(graph)
+        report["all_int8"] = _plain(accuracy)
+        if settings.budget is not None and accuracy.loss > settings.budget:
+            gains = _gains(quantizer, held_out, ranges, disturbances[method], clock)
+            kept = _within(settings.budget, quantizer, held_out, ranges, gains, clock)
+            whole, graph = graph, quantizer.graph(ranges, kept)
+            accuracy = held_out.accuracy(graph)
+            canvas = next(pictures.canvases(settings.calibration[:1], processing.letterbox))
+            with clock.step("latency"):
+                report["latency_ratio"] = round(compiled.latency_ratio(graph, whole, canvas), 3)
+        low, high = held_out.interval(graph)
+        report["accuracy"] = {**_plain(accuracy), "loss_low": _points(low), "loss_high": _points(high)}
+    macs = sum(observation.macs for observation in observed.values())
+    kept_macs = sum(observed[name].macs for name in kept) / macs
+    if kept_macs > _MUCH:
+        warn(
+            f"for a loss of at most {settings.budget:g}, {kept_macs:.0%} of the work stays fp16: little int8 is left. "
+            "Calibrate and measure with more pictures, labelled ones if there are (--validation DATA), or allow more."
+        )
+    report["budget"] = settings.budget
+    report["kept_fp16"] = list(kept)
+    report["kept_macs"] = round(kept_macs, 4)
+    layers = quantizer.layers(ranges, kept)
+    for name, gain in gains.items():
+        layers[name]["gain"] = _round(gain)
+    return graph, {"int8": report, "layers": layers}
+
+
+def _choose(
+    quantizer: Quantizer, held_out: HeldOut, method: CalibrationMethod, clock: Clock
+) -> tuple[RangeMethod, dict[RangeMethod, float]]:
+    """The method that disturbs least, and what each that was tried disturbs."""
+    methods = RANGE_METHODS if method == "auto" else (method,)
+    disturbances = {}
+    with clock.step("choose ranges", len(methods)):
+        for one in methods:
+            disturbances[one] = held_out.disturbance(quantizer.graph(quantizer.ranges(one)))
+            clock.advance()
+    return min(disturbances, key=disturbances.__getitem__), disturbances
+
+
+def _gains(
+    quantizer: Quantizer, held_out: HeldOut, ranges: dict[str, float], disturbance: float, clock: Clock
+) -> dict[str, float]:
+    """How much less the held-out pictures are disturbed when one convolution alone stays in half precision."""
+    gains = {}
+    with clock.step("sensitivity", len(ranges)):
+        for name in ranges:
+            gains[name] = disturbance - held_out.disturbance(quantizer.graph(ranges, (name,)))
+            clock.advance()
+    return gains
+
+
+def _within(
+    budget: float,
+    quantizer: Quantizer,
+    held_out: HeldOut,
+    ranges: dict[str, float],
+    gains: dict[str, float],
+    clock: Clock,
+) -> Sequence[str]:
+    """The fewest convolutions, those first that gain most for their work, that bring the loss within the budget."""
+    macs = {name: observation.macs for name, observation in quantizer.observed.items()}
+    least = sum(macs.values()) / len(macs) / 5  # even an empty kernel costs something
+    order = sorted(gains, key=lambda name: gains[name] / (macs[name] + least), reverse=True)
+
+    def enough(count: int) -> bool:
+        loss = held_out.accuracy(quantizer.graph(ranges, order[:count])).loss
+        clock.advance()
+        return loss <= budget
+
+    with clock.step("keep in fp16", 2 * len(order).bit_length()):
+        too_few, count = 0, 1
+        while count < len(order) and not enough(count):
+            too_few, count = count, min(2 * count, len(order))
+        while count - too_few > 1:
+            middle = (too_few + count) // 2
+            too_few, count = (too_few, middle) if enough(middle) else (middle, count)
+    return order[:count]
+
+
+def _plain(accuracy: Accuracy) -> dict[str, float]:
+    return {
+        "map_50_95_float32": _points(accuracy.float32),
+        "map_50_95": _points(accuracy.graph),
+        "loss": _points(accuracy.loss),
+    }
+
+
+def _points(value: float) -> float:
+    return round(value, 2) + 0.0  # no -0.0
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
