@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from . import cli_val, formats, sources
+from . import cli_bench, cli_val, formats, sources
 from .detector import Outcome
 from .draw import annotate
 from .errors import ClientError
@@ -27,6 +27,7 @@ from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_c
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(cli_val.val)
+app.command("bench")(cli_bench.bench_command)
 
 
 @app.command()

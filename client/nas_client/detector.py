@@ -83,7 +83,7 @@ class Detector:
         protocol: Protocol | None = None,
         timeout_s: float = 60.0,
     ) -> None:
-        self._transport = Transport(Address.parse(url, protocol), timeout_s)
+        self.transport = Transport(Address.parse(url, protocol), timeout_s)
         self._name = model
         self._model: Model | None = None
 
@@ -101,7 +101,7 @@ class Detector:
 
     def models(self) -> list[Model]:
         """Every model in the server's repository, in order of name."""
-        return sorted((self._describe(entry) for entry in self._transport.index()), key=lambda model: model.name)
+        return sorted((self._describe(entry) for entry in self.transport.index()), key=lambda model: model.name)
 
     @overload
     def detect(
@@ -199,7 +199,7 @@ class Detector:
 
     def close(self) -> None:
         """Close the connections."""
-        self._transport.close()
+        self.transport.close()
 
     def __enter__(self) -> Detector:
         return self
@@ -214,7 +214,7 @@ class Detector:
         inputs: dict[str, NDArray[Any]] = {contract.IMAGE: np.array(encoded, dtype=object).reshape(batch, 1)}
         for name, value in thresholds.items():
             inputs[name] = np.full((batch, 1), value)
-        outputs = self._transport.infer(self.model.name, inputs, _OUTPUTS)
+        outputs = self.transport.infer(self.model.name, inputs, _OUTPUTS)
         names = self.class_names
         results = []
         for i, n in enumerate(outputs[contract.NUM_DETECTIONS][:, 0]):
@@ -232,7 +232,7 @@ class Detector:
     def _describe(self, entry: dict[str, str]) -> Model:
         name, version = entry["name"], entry.get("version", "")
         state = entry.get("state", "UNAVAILABLE")
-        config = self._transport.model_config(name, version) if state == "READY" else {}
+        config = self.transport.model_config(name, version) if state == "READY" else {}
         return Model(
             name=name,
             version=version,
@@ -251,14 +251,14 @@ class Detector:
                 raise self._no_such_model(self._name) from error
             if not model.detects:
                 raise ModelUnavailable(
-                    f"{model.name} on {self._transport.address} is no YOLO-NAS ensemble of nas-triton: its config has "
+                    f"{model.name} on {self.transport.address} is no YOLO-NAS ensemble of nas-triton: its config has "
                     f"no {contract.CLASS_NAMES}. {self._served()}"
                 )
             return model
         found = [model for model in self.models() if model.detects]
         if len(found) == 1:
             return found[0]
-        address = self._transport.address
+        address = self.transport.address
         if not found:
             raise ModelUnavailable(f"{address} serves no YOLO-NAS model. Build one with: nas-build --weights demo")
         names = ", ".join(model.name for model in found)
@@ -269,7 +269,7 @@ class Detector:
         parts = name.split("_")
         if len(parts) == 4 and name == contract.model_name(parts[2], parts[3]):
             hint = f" Build it with: nas-build --variant {parts[2]} --precision {parts[3]}"
-        return ModelUnavailable(f"{name}: no such model on {self._transport.address}. {self._served()}{hint}")
+        return ModelUnavailable(f"{name}: no such model on {self.transport.address}. {self._served()}{hint}")
 
     def _served(self) -> str:
         names = [model.name for model in self.models() if model.detects]

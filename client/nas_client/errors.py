@@ -4,7 +4,8 @@ ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
 │   └── ServerBusy      its queue is full
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
-└── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
+├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
+└── BenchError          a load could not be measured
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class ModelUnavailable(ClientError):
 
 class ImageRefused(ClientError, ValueError):
     """The server refused the picture or the thresholds; other pictures are not concerned."""
+
+
+class BenchError(ClientError):
+    """There is no perf_analyzer that starts, or it could not measure a load."""

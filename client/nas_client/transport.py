@@ -109,6 +109,22 @@ class Transport:
                 return list(answer.get("models", []))
             return list(self._client().get_model_repository_index())
 
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Counts and nanoseconds of a model since the server started, as Triton gives them."""
+        with self._errors():
+            if self.address.protocol == "grpc":
+                arguments = {"as_json": True, "client_timeout": self._timeout_s}
+            else:
+                arguments = {}
+            (found, *_) = self._client().get_inference_statistics(model, **arguments)["model_stats"]
+            return dict(found)
+
+    def server_version(self) -> str:
+        """Of Triton, e.g. 2.51.0."""
+        with self._errors():
+            arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
+            return str(self._client().get_server_metadata(**arguments)["version"])
+
     def close(self) -> None:
         """Close the connections."""
         clients, self._clients = self._clients, []

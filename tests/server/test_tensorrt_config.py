@@ -95,10 +95,13 @@ def test_the_ensemble_detects_what_the_openvino_target_detects(server: Server, r
         got = detector.detect(list(PICTURES))
         assert detector.models()[0].parameters["target"] == "tensorrt"
     for a, b in zip(expected, got, strict=True):
-        assert a.names == b.names
         # The same int8 graph, compiled for a dynamic batch instead of one picture: other fusions, other rounding.
-        np.testing.assert_allclose(a.boxes_xyxy, b.boxes_xyxy, atol=10)
-        np.testing.assert_allclose(a.scores, b.scores, atol=0.1)
+        # Objects on the threshold may fall on either side of it.
+        clear = [detections.scores > 0.35 for detections in (a, b)]
+        assert clear[0].sum() == clear[1].sum() > 0
+        np.testing.assert_array_equal(a.labels[clear[0]], b.labels[clear[1]])
+        np.testing.assert_allclose(a.boxes_xyxy[clear[0]], b.boxes_xyxy[clear[1]], atol=10)
+        np.testing.assert_allclose(a.scores[clear[0]], b.scores[clear[1]], atol=0.1)
 
 
 def test_waiting_requests_share_an_execution(server: Server) -> None:
