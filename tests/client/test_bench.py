@@ -74,9 +74,7 @@ def test_stages_alone_and_over_http_with_shared_memory(server: Server, analyzer:
         assert all(point["throughput"] > 0 for point in points)
         whole, _, engine, postprocess = points
         assert postprocess["p50_ms"] < engine["p50_ms"] < whole["p50_ms"] * 1.5
-    (point,) = measured(server, *asked, "--url", f"http://{server.http_url}")[
-        "points"
-    ]
+    (point,) = measured(server, *asked, "--url", f"http://{server.http_url}")["points"]
     assert point["throughput"] > 1 and point["mean_ms"] > 1
 
 
