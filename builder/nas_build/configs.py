@@ -117,8 +117,6 @@ class ServedModel:
             config = self._config(names[stage], inputs, outputs, **fields[stage])
             config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances.get(stage, 1))
             config.dynamic_batching.SetInParent()
-            if stage != "postprocess":  # what has been computed is not thrown away
-                config.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
             _set_parameters(config, parameters[stage])
             configs[config.name] = config
         self._tune_engine(configs[names["engine"]])
@@ -135,6 +133,9 @@ class ServedModel:
         return configs
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:
+        # Only here, where requests pile up: with a limit Triton hands a model nothing while it is busy, and may wake
+        # up half a second late. The quick preprocessing would lose three quarters of its throughput by it.
+        engine.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
         warm_up_with = {1}
         if self.target == "tensorrt":
