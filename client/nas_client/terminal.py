@@ -44,7 +44,7 @@ def exit_codes() -> Iterator[None]:
         print_error(str(error))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
-        print_error(f"{error.name} is not installed: pip install 'nas-triton[val,bench]'")
+        print_error(f"{error.name} is not installed: pip install 'nas-triton[val]'")
         raise typer.Exit(1) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
