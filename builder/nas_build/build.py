@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
 # What the OpenVINO backend compiles with. Its default on some CPUs is bfloat16: faster, but not what `check` compared.
-_OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32"}
 # On a CPU preprocessing and engine share the cores, and a larger batch is no faster per picture. On a GPU the engine is
 # quicker than one preprocessing, and worth waiting a moment for a fuller batch.
 _PREPROCESS_INSTANCES: dict[Target, int] = {"openvino": 1, "tensorrt": 2}

@@ -1,4 +1,4 @@
-"""Render the four configs of a served model through Triton's own protobuf."""
+"""Render the five configs of a served model through Triton's own protobuf."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ENGINE_FILES: dict[Target, str] = {"openvino": "model.onnx", "tensorrt": "model.
 _WAITING_BATCHES = 16  # more requests than this many full batches are refused, not queued
 _TYPES = {
     contract.IMAGE: pb.TYPE_STRING,
+    contract.FRAME: pb.TYPE_UINT8,
     contract.SCORE_THRESHOLD: pb.TYPE_FP32,
     contract.IOU_THRESHOLD: pb.TYPE_FP32,
     contract.MAX_DETECTIONS: pb.TYPE_INT32,
@@ -31,7 +32,7 @@ _TYPES = {
     contract.SCORES: pb.TYPE_FP32,
     contract.LABELS: pb.TYPE_INT32,
 }
-_OPTIONAL = (contract.SCORE_THRESHOLD, contract.IOU_THRESHOLD, contract.MAX_DETECTIONS)
+_THRESHOLDS = (contract.SCORE_THRESHOLD, contract.IOU_THRESHOLD, contract.MAX_DETECTIONS)
 _OUTPUTS = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
 _CANDIDATES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
 
@@ -44,7 +45,7 @@ class ServedModel:
         name: of the ensemble; the composing models are `NAME_preprocess`, `NAME_engine`, `NAME_postprocess`.
         letterbox: compiled from the checkpoint.
         candidates: K, the rows of the engine's outputs.
-        max_batch_size: of all four models.
+        max_batch_size: of all its models.
         max_pixels: larger pictures are refused.
         target: backend of the engine.
         engine_instances, preprocess_instances: run side by side; of the engine, on each GPU.
@@ -70,6 +71,7 @@ class ServedModel:
 
     def _dims(self, tensor: str) -> list[int]:
         return {
+            contract.FRAME: [-1, -1, 3],
             contract.IMAGES: [3, *self.letterbox.size_hw],
             contract.GEOMETRY: [contract.GEOMETRY_SIZE],
             contract.CANDIDATE_BOXES: [self.candidates, 4],
@@ -80,23 +82,25 @@ class ServedModel:
             contract.LABELS: [contract.DETECTIONS],
         }.get(tensor, [1])
 
-    def _config(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **fields: Any) -> pb.ModelConfig:
+    def _config(
+        self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], optional: tuple[str, ...], **fields: Any
+    ) -> pb.ModelConfig:
         config = pb.ModelConfig(name=name, max_batch_size=self.max_batch_size, **fields)
         for tensor in inputs:
             config.input.add(
-                name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor), optional=tensor in _OPTIONAL
+                name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor), optional=tensor in optional
             )
         for tensor in outputs:
             config.output.add(name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor))
         return config
 
     def configs(self) -> dict[str, pb.ModelConfig]:
-        """The four configs by model name."""
+        """The five configs by model name: the composing models, then the ensembles."""
         names = {stage: contract.stage_name(self.name, stage) for stage in contract.STAGES}
         steps = {
-            "preprocess": ((contract.IMAGE,), (contract.IMAGES, contract.GEOMETRY)),
+            "preprocess": ((contract.IMAGE, contract.FRAME), (contract.IMAGES, contract.GEOMETRY)),
             "engine": ((contract.IMAGES,), _CANDIDATES),
-            "postprocess": ((*_CANDIDATES, contract.GEOMETRY, *_OPTIONAL), _OUTPUTS),
+            "postprocess": ((*_CANDIDATES, contract.GEOMETRY, *_THRESHOLDS), _OUTPUTS),
         }
         fields: dict[str, dict[str, Any]] = {
             "preprocess": {"backend": "python"},
@@ -114,22 +118,28 @@ class ServedModel:
         instances = {"preprocess": self.preprocess_instances, "engine": self.engine_instances}
         configs = {}
         for stage, (inputs, outputs) in steps.items():
-            config = self._config(names[stage], inputs, outputs, **fields[stage])
+            optional = (contract.IMAGE, contract.FRAME, *_THRESHOLDS)
+            config = self._config(names[stage], inputs, outputs, optional, **fields[stage])
             config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances.get(stage, 1))
             config.dynamic_batching.SetInParent()
             _set_parameters(config, parameters[stage])
             configs[config.name] = config
         self._tune_engine(configs[names["engine"]])
-        ensemble = self._config(self.name, (contract.IMAGE, *_OPTIONAL), _OUTPUTS, platform="ensemble")
-        for stage, (inputs, outputs) in steps.items():
-            ensemble.ensemble_scheduling.step.add(
-                model_name=names[stage],
-                model_version=-1,
-                input_map={tensor: tensor for tensor in inputs},
-                output_map={tensor: tensor for tensor in outputs},
-            )
-        _set_parameters(ensemble, {**self.parameters, **parameters["postprocess"], **parameters["preprocess"]})
-        configs[self.name] = ensemble
+        for ensemble, picture in ((contract.frames_name(self.name), contract.FRAME), (self.name, contract.IMAGE)):
+            given = (picture, *_THRESHOLDS)
+            config = self._config(ensemble, given, _OUTPUTS, _THRESHOLDS, platform="ensemble")
+            for stage, (inputs, outputs) in steps.items():
+                other = {contract.IMAGE, contract.FRAME} - {picture}
+                config.ensemble_scheduling.step.add(
+                    model_name=names[stage],
+                    model_version=-1,
+                    input_map={tensor: tensor for tensor in inputs if tensor not in other},
+                    output_map={tensor: tensor for tensor in outputs},
+                )
+            configs[ensemble] = config
+        _set_parameters(
+            configs[self.name], {**self.parameters, **parameters["postprocess"], **parameters["preprocess"]}
+        )
         return configs
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:
@@ -137,12 +147,10 @@ class ServedModel:
         # up half a second late. The quick preprocessing would lose three quarters of its throughput by it.
         engine.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
-        warm_up_with = {1}
         if self.target == "tensorrt":
             engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
             engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
-            warm_up_with.add(self.max_batch_size)
-        for batch_size in sorted(warm_up_with):
+        for batch_size in sorted({1, self.max_batch_size}):
             warmup = engine.model_warmup.add(name=f"batch of {batch_size}", batch_size=batch_size)
             warmup.inputs[contract.IMAGES].CopyFrom(
                 pb.ModelWarmup.Input(

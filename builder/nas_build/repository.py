@@ -56,10 +56,10 @@ def models(repository: Path) -> list[str]:
 
 
 def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: Mapping[str, Any]) -> int:
-    """Write the four models beside their older versions.
+    """Write the five models beside their older versions.
 
     Everything is written and synced in a hidden staging folder, then renamed into place: composing models first, the
-    ensemble last. On any failure the staging folder is removed and no version folder is left half-written.
+    ensembles last. On any failure the staging folder is removed and no version folder is left half-written.
 
     Args:
         repository: made if it is not there.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,20 +15,11 @@ from nas_ensembles import contract
 from nas_eval import datasets, known, metrics
 from nas_eval.datasets import Dataset
 from nas_eval.metrics import Metrics, Prediction
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from . import formats, plots, validation
-from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error
-from .validation import Answer
+from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress
 
 _ROWS = {
     "mAP 50-95": "map_50_95",
@@ -117,9 +106,8 @@ def val(
                 kept = dataset.restricted(list(categories.values()))
                 started = time.monotonic()
                 answers = []
-                for answer in _progress(
-                    validation.predict(detector, kept, categories, asked, in_flight, resume), len(kept.pictures)
-                ):
+                answered = validation.predict(detector, kept, categories, asked, in_flight, resume)
+                for answer in progress(answered, "val", len(kept.pictures)):
                     if answer.error is not None:
                         failed += 1
                         print_error(f"{answer.picture.path}: {answer.error}; counted as a picture without detections")
@@ -169,22 +157,6 @@ def _download(name: str, split: str) -> Dataset:
             bar.update(tasks[what], completed=done, total=total)
 
         return known.fetch(name, show, split)
-
-
-def _progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
-    """A bar with the rate on a terminal."""
-    columns = (
-        TextColumn("val"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.speed:.1f}/s" if ERRORS.is_terminal else ""),
-        TimeRemainingColumn(),
-    )
-    with contextlib.closing(answers), Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal) as bar:  # type: ignore[type-var]
-        task = bar.add_task("val", total=total)
-        for answer in answers:
-            bar.advance(task)
-            yield answer
 
 
 def _print(dataset: Dataset, results: list[tuple[str, Metrics, list[Prediction], float]], difference: Any) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
-import cv2
 import numpy as np
 from nas_ensembles import contract
 from numpy.typing import NDArray
 
 from .detections import Detections
-from .errors import ClientError, ModelUnavailable
-from .transport import Address, Protocol, Transport
+from .errors import ClientError, ModelUnavailable, SharedMemoryRefused
+from .shared_memory import SharedFrames, may_share
+from .transport import Address, Protocol, SharedTensor, Transport
 
-# A file's path, the bytes of an encoded picture, or (H, W, 3) uint8 in RGB.
+# A file's path, the bytes of an encoded picture, or a frame: (H, W, 3) uint8 in RGB.
 Picture = str | Path | bytes | NDArray[np.uint8]
 _Item = TypeVar("_Item")
 _OUTPUTS = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
@@ -50,10 +51,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Outcome(Generic[_Item]):
-    """What became of one item of `Detector.detect_many`: either detections or an error."""
+    """What became of one item of `Detector.detect_many`: either detections or an error.
+
+    Attributes:
+        picture: as it was read: encoded bytes, or a frame.
+    """
 
     item: _Item
-    data: bytes
+    picture: bytes | NDArray[np.uint8]
     detections: Detections | None
     error: Exception | None
 
@@ -70,6 +75,8 @@ class Detector:
         model: its name; may be left out when the server has one.
         protocol: "grpc" or "http"; default is the scheme's, else gRPC.
         timeout_s: for each request.
+        shared_memory: frames travel in system shared memory. None: where the server's address is this machine's and
+            it takes them; otherwise they are sent. True: or it is an error.
 
     Raises:
         ServerUnavailable, ModelUnavailable: as their names say; nothing is contacted before the first use.
@@ -82,10 +89,19 @@ class Detector:
         *,
         protocol: Protocol | None = None,
         timeout_s: float = 60.0,
+        shared_memory: bool | None = None,
     ) -> None:
         self.transport = Transport(Address.parse(url, protocol), timeout_s)
         self._name = model
         self._model: Model | None = None
+        self._must_share = shared_memory is True
+        shares = may_share(self.transport) if shared_memory is None else shared_memory
+        self._shared = SharedFrames(self.transport) if shares else None
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether frames travel in shared memory, as far as it was tried."""
+        return self._shared is not None
 
     @property
     def model(self) -> Model:
@@ -132,7 +148,7 @@ class Detector:
         """Detect in one picture, or in a list of them sent in batches of the model's size.
 
         Args:
-            picture: path, bytes of an encoded picture, or (H, W, 3) uint8 RGB array; or a list of these.
+            picture: path, bytes of an encoded picture, or a frame, (H, W, 3) uint8 RGB; or a list of these.
             score_threshold: objects must score more; default is the model's, 0.25 unless built otherwise.
             iou_threshold: of two boxes of a class that overlap more, the better stays; likewise, 0.7.
             max_detections: 1 to 300.
@@ -143,11 +159,9 @@ class Detector:
         """
         thresholds = _thresholds(score_threshold, iou_threshold, max_detections)
         if isinstance(picture, str | Path | bytes | np.ndarray):
-            return self._infer([encode(picture)], thresholds)[0]
-        encoded = [encode(one) for one in picture]
-        size = max(1, self.model.max_batch_size)
-        batches = (encoded[i : i + size] for i in range(0, len(encoded), size))
-        return [detections for batch in batches for detections in self._infer(batch, thresholds)]
+            return self._detect([load(picture)], thresholds)[0]
+        batches = _batches([load(one) for one in picture], max(1, self.model.max_batch_size))
+        return [detections for batch in batches for detections in self._detect(batch, thresholds)]
 
     def detect_many(
         self,
@@ -158,7 +172,7 @@ class Detector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
-    ) -> Iterator[Outcome[_Item]]:
+    ) -> Generator[Outcome[_Item], None, None]:
         """Detect in a stream of pictures, several requests in flight, outcomes in order.
 
         A picture that fails is an outcome with an error, and the others go on.
@@ -178,19 +192,19 @@ class Detector:
         _ = self.model  # one clear error instead of one per picture
 
         def run(item: _Item) -> Outcome[_Item]:
-            data = b""
+            picture: bytes | NDArray[np.uint8] = b""
             try:
-                data = encode(item if read is None else read(item))  # type: ignore[arg-type]
-                return Outcome(item, data, self._infer([data], thresholds)[0], None)
+                picture = load(item if read is None else read(item))  # type: ignore[arg-type]
+                return Outcome(item, picture, self._detect([picture], thresholds)[0], None)
             except (ClientError, OSError, ValueError) as error:
-                return Outcome(item, data, None, error)
+                return Outcome(item, picture, None, error)
 
         pending: deque[Future[Outcome[_Item]]] = deque()
         pool = ThreadPoolExecutor(in_flight, thread_name_prefix="nas-client")
         try:
             for item in items:
                 pending.append(pool.submit(run, item))
-                if len(pending) > in_flight:
+                while pending and (len(pending) > in_flight or pending[0].done()):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -198,7 +212,9 @@ class Detector:
             pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Release shared memory and close the connections."""
+        if self._shared is not None:
+            self._shared.close()
         self.transport.close()
 
     def __enter__(self) -> Detector:
@@ -209,12 +225,31 @@ class Detector:
     ) -> None:
         self.close()
 
-    def _infer(self, encoded: list[bytes], thresholds: dict[str, Any]) -> list[Detections]:
-        batch = len(encoded)
-        inputs: dict[str, NDArray[Any]] = {contract.IMAGE: np.array(encoded, dtype=object).reshape(batch, 1)}
+    def _detect(self, batch: list[bytes | NDArray[np.uint8]], thresholds: dict[str, Any]) -> list[Detections]:
+        """One request: encoded pictures, or frames of one shape."""
+        name = self.model.name
+        if isinstance(batch[0], bytes):
+            encoded = np.array(batch, dtype=object).reshape(-1, 1)
+            return self._infer(name, contract.IMAGE, encoded, thresholds)
+        name = contract.frames_name(name)
+        frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)
+        if self._shared is not None:
+            try:
+                with self._shared.hold(frames) as shared:
+                    return self._infer(name, contract.FRAME, shared, thresholds)
+            except SharedMemoryRefused:
+                if self._must_share:
+                    raise
+                self._shared = None  # from now on they are sent
+        return self._infer(name, contract.FRAME, frames, thresholds)
+
+    def _infer(
+        self, model: str, input_name: str, pictures: NDArray[Any] | SharedTensor, thresholds: dict[str, Any]
+    ) -> list[Detections]:
+        inputs: dict[str, NDArray[Any] | SharedTensor] = {input_name: pictures}
         for name, value in thresholds.items():
-            inputs[name] = np.full((batch, 1), value)
-        outputs = self.transport.infer(self.model.name, inputs, _OUTPUTS)
+            inputs[name] = np.full((pictures.shape[0], 1), value)
+        outputs = self.transport.infer(model, inputs, _OUTPUTS)
         names = self.class_names
         results = []
         for i, n in enumerate(outputs[contract.NUM_DETECTIONS][:, 0]):
@@ -276,8 +311,8 @@ class Detector:
         return f"It serves {', '.join(names) or 'no YOLO-NAS model'}."
 
 
-def encode(picture: Picture) -> bytes:
-    """Bytes to send for a picture; arrays become BMP, which is lossless and quick.
+def load(picture: Picture) -> bytes | NDArray[np.uint8]:
+    """What is sent for a picture: encoded bytes, or the frame itself.
 
     Raises:
         OSError: if the file cannot be read.
@@ -289,7 +324,14 @@ def encode(picture: Picture) -> bytes:
         return Path(picture).read_bytes()
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
         raise ValueError(f"expected an RGB picture (H, W, 3) uint8, got {picture.shape} {picture.dtype}")
-    return cv2.imencode(".bmp", picture[..., ::-1])[1].tobytes()
+    return picture
+
+
+def _batches(pictures: list[bytes | NDArray[np.uint8]], size: int) -> Iterator[list[bytes | NDArray[np.uint8]]]:
+    """In order: encoded pictures together, and frames of one shape."""
+    for _, group in groupby(pictures, lambda picture: picture.shape if isinstance(picture, np.ndarray) else None):
+        alike = list(group)
+        yield from (alike[i : i + size] for i in range(0, len(alike), size))
 
 
 def _thresholds(score: float | None, iou: float | None, most: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
 │   └── ServerBusy      its queue is full
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
+├── SharedMemoryRefused the server does not see this machine's memory, or may not
 ├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
 └── BenchError          a load could not be measured
 """
@@ -29,6 +30,10 @@ class ModelUnavailable(ClientError):
 
 class ImageRefused(ClientError, ValueError):
     """The server refused the picture or the thresholds; other pictures are not concerned."""
+
+
+class SharedMemoryRefused(ClientError):
+    """The server runs elsewhere or in a container, does not allow shared memory, or has forgotten the region."""
 
 
 class BenchError(ClientError):

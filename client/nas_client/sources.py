@@ -1,10 +1,10 @@
-"""What `nas-client detect SOURCE...` may name: files, folders, globs, URLs, standard input."""
+"""What `nas-client detect SOURCE...` may name: files, folders, globs, URLs, streams, cameras, standard input."""
 
 from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -17,11 +17,11 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """One picture, not read yet.
+    """One picture or video, not read yet.
 
     Attributes:
         name: as reported: a path, a URL or "-".
-        file_name: for what is saved for it, with a picture's suffix or none.
+        file_name: for what is saved for it, with its suffix or none.
     """
 
     name: str
@@ -49,26 +49,26 @@ class Source:
             raise OSError((error.strerror or str(error)).lower()) from None
 
 
-def expand(names: Iterable[str]) -> list[Source]:
-    """Sources in the order given: a folder and a glob become their pictures, sorted.
+def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) -> list[Source]:
+    """Sources in the order given: a glob becomes its files and a folder those with the suffixes, sorted.
 
     A name that matches nothing stays, so that reading it reports the error beside the results of the others.
     """
-    sources = []
+    sources: list[Source] = []
     for name in names:
         if name == STDIN:
             sources.append(Source(name, "stdin"))
-        elif _is_url(name):
+        elif "://" in name:
             sources.append(Source(name, PurePosixPath(urlsplit(name).path).name or "download"))
         else:
-            sources += [Source(str(path), path.name) for path in _paths(name)]
+            sources += [Source(str(path), path.name) for path in _paths(name, suffixes)]
     return sources
 
 
-def _paths(name: str) -> list[Path]:
+def _paths(name: str, suffixes: Collection[str]) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file()) or [path]
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()) or [path]
     if not path.exists() and glob.has_magic(name):
         return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()] or [path]
     return [path]

@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Generator, Iterator
+from typing import Annotated, TypeVar
 
 import typer
 from nas_eval.errors import DatasetError, DownloadError
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from .detector import Detector
@@ -31,6 +32,7 @@ Url = Annotated[
     ),
 ]
 ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
+_Item = TypeVar("_Item")
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
 
 
@@ -54,16 +56,53 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def progress(
+    items: Generator[_Item, None, None], title: str, total: int | None, shown: bool = True
+) -> Generator[_Item, None, None]:
+    """Pass items on, with a bar and their rate on a terminal; closes where they come from, however it ends.
+
+    Args:
+        items: what is counted.
+        title: beside the bar.
+        total: None if nobody knows.
+        shown: False for no bar.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    disable = not (shown and ERRORS.is_terminal and total != 1)
+    # What is printed on standard output goes there, not to the console of the bar.
+    with (
+        contextlib.closing(items),
+        Progress(*columns, console=ERRORS, disable=disable, transient=True, redirect_stdout=False) as bar,
+    ):
+        task = bar.add_task(title, total=total)
+        for item in items:
+            bar.advance(task)
+            yield item
+
+
 def print_error(message: str) -> None:
     """One line on standard error."""
     ERRORS.print(Text.assemble(("error: ", "red"), message))
 
 
-def connect(url: str | None, protocol: Protocol | None, model: str | None, timeout: float) -> Detector:
+def connect(
+    url: str | None, protocol: Protocol | None, model: str | None, timeout: float, shared_memory: bool | None = False
+) -> Detector:
     """A detector at the URL, or at that of the environment."""
     if url is None:
         url = os.environ.get("NAS_HTTP_URL" if protocol == "http" else "NAS_URL")
     try:
-        return Detector(url, model=model, protocol=protocol, timeout_s=timeout)
+        return Detector(url, model=model, protocol=protocol, timeout_s=timeout, shared_memory=shared_memory)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--url") from None

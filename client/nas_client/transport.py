@@ -14,7 +14,7 @@ from geventhttpclient.response import HTTPParseError
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
+from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable, SharedMemoryRefused
 
 Protocol = Literal["grpc", "http"]
 DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
@@ -57,6 +57,15 @@ class Address(NamedTuple):
         return f"{self.host_port} ({_NAMES[self.protocol]})"
 
 
+class SharedTensor(NamedTuple):
+    """An input that lies in a registered region of shared memory, at its beginning."""
+
+    region: str
+    shape: tuple[int, ...]
+    datatype: str
+    byte_size: int
+
+
 class Transport:
     """Calls to one server. Safe to use from several threads."""
 
@@ -67,13 +76,13 @@ class Transport:
         self._clients: list[Any] = []
 
     def infer(
-        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]
+        self, model: str, inputs: Mapping[str, NDArray[Any] | SharedTensor], outputs: tuple[str, ...]
     ) -> dict[str, NDArray[Any]]:
         """Run a model.
 
         Args:
             model: its name.
-            inputs: by name, batch dimension first; object arrays of bytes for BYTES.
+            inputs: by name, batch dimension first; object arrays of bytes for BYTES; or where they lie already.
             outputs: names.
 
         Raises:
@@ -83,21 +92,24 @@ class Transport:
         """
         library = tritonclient.grpc if self.address.protocol == "grpc" else tritonclient.http
         tensors = []
-        for name, array in inputs.items():
-            tensor = library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(array)
+        for name, value in inputs.items():
+            datatype = value.datatype if isinstance(value, SharedTensor) else np_to_triton_dtype(value.dtype)
+            tensor = library.InferInput(name, list(value.shape), datatype)
+            if isinstance(value, SharedTensor):
+                tensor.set_shared_memory(value.region, value.byte_size)
+            else:
+                tensor.set_data_from_numpy(value)
             tensors.append(tensor)
         wanted = [library.InferRequestedOutput(name) for name in outputs]
         with self._errors():
-            arguments = {"client_timeout": self._timeout_s} if self.address.protocol == "grpc" else {}
-            result = self._client().infer(model, tensors, outputs=wanted, **arguments)
+            result = self._client().infer(model, tensors, outputs=wanted, **self._deadline())
             return {name: result.as_numpy(name) for name in outputs}
 
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         """Config of a model in its JSON form."""
         with self._errors():
             if self.address.protocol == "grpc":
-                answer = self._client().get_model_config(model, version, as_json=True, client_timeout=self._timeout_s)
+                answer = self._client().get_model_config(model, version, as_json=True, **self._deadline())
                 return dict(answer["config"])
             return dict(self._client().get_model_config(model, version))
 
@@ -105,18 +117,15 @@ class Transport:
         """Name, version, state and reason of every model in the server's repository."""
         with self._errors():
             if self.address.protocol == "grpc":
-                answer = self._client().get_model_repository_index(as_json=True, client_timeout=self._timeout_s)
+                answer = self._client().get_model_repository_index(as_json=True, **self._deadline())
                 return list(answer.get("models", []))
             return list(self._client().get_model_repository_index())
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Counts and nanoseconds of a model since the server started, as Triton gives them."""
         with self._errors():
-            if self.address.protocol == "grpc":
-                arguments = {"as_json": True, "client_timeout": self._timeout_s}
-            else:
-                arguments = {}
-            (found, *_) = self._client().get_inference_statistics(model, **arguments)["model_stats"]
+            arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
+            (found, *_) = self._client().get_inference_statistics(model, **arguments, **self._deadline())["model_stats"]
             return dict(found)
 
     def server_version(self) -> str:
@@ -125,11 +134,33 @@ class Transport:
             arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
             return str(self._client().get_server_metadata(**arguments)["version"])
 
+    def register(self, region: str, key: str, byte_size: int) -> None:
+        """Let the server read a region of system shared memory; it may not see it or not be allowed to."""
+        with self._errors():
+            self._client().register_system_shared_memory(region, key, byte_size, **self._deadline())
+
+    def unregister(self, region: str) -> None:
+        """Undo `register`."""
+        with self._errors():
+            self._client().unregister_system_shared_memory(region, **self._deadline())
+
+    def registered(self) -> list[str]:
+        """Names of the regions that are registered, by whomever."""
+        with self._errors():
+            if self.address.protocol == "grpc":
+                answer = self._client().get_system_shared_memory_status(as_json=True, **self._deadline())
+                return list(answer.get("regions", {}))
+            return [region["name"] for region in self._client().get_system_shared_memory_status()]
+
     def close(self) -> None:
         """Close the connections."""
         clients, self._clients = self._clients, []
         for client in clients:
             client.close()
+
+    def _deadline(self) -> dict[str, float]:
+        """Of a gRPC call; HTTP clients have theirs from the beginning."""
+        return {"client_timeout": self._timeout_s} if self.address.protocol == "grpc" else {}
 
     def _client(self) -> Any:
         """The gRPC client is shared; HTTP clients belong to one thread each."""
@@ -164,6 +195,8 @@ class Transport:
         status, message = str(error.status() or ""), str(error.message())
         if "unknown model" in message or "not found" in message and "model" in message.lower():
             return ModelUnavailable(message)
+        if "shared memory region" in message:
+            return SharedMemoryRefused(f"{self.address}: {_cause(message)}")
         if "maximum queue size" in message:
             return ServerBusy(f"{self.address} is overloaded: {_cause(message)}. Try later, or send fewer at once.")
         if "UNAVAILABLE" in status and "Request for unknown" not in message:

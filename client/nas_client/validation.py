@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def predict(
     protocol: Protocol,
     in_flight: int,
     resume: bool = True,
-) -> Iterator[Answer]:
+) -> Generator[Answer, None, None]:
     """Ask for every picture, several at a time.
 
     Args:

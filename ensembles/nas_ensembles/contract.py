@@ -1,6 +1,7 @@
 """The tensor contract: the only place that spells the names, types and limits every part agrees on.
 
-A served model `NAME` is an ensemble of `NAME_preprocess` -> `NAME_engine` -> `NAME_postprocess`.
+A served model `NAME` is an ensemble of `NAME_preprocess` -> `NAME_engine` -> `NAME_postprocess`. `NAME_frames` is a
+second ensemble of the same three that takes raw frames instead of encoded pictures.
 Shapes here are after the batch dimension.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 # Ensemble inputs.
 IMAGE = "image"  # BYTES [1]: one encoded picture: JPEG, PNG, WebP, BMP
+FRAME = "frame"  # UINT8 [H, W, 3]: RGB, of `NAME_frames` instead of `image`
 SCORE_THRESHOLD = "score_threshold"  # FP32 [1], optional
 IOU_THRESHOLD = "iou_threshold"  # FP32 [1], optional
 MAX_DETECTIONS = "max_detections"  # INT32 [1], optional
@@ -65,6 +67,11 @@ def stage_name(name: str, stage: str) -> str:
     if stage not in STAGES:
         raise ValueError(f"unknown stage {stage!r}; expected one of {', '.join(STAGES)}")
     return f"{name}_{stage}"
+
+
+def frames_name(name: str) -> str:
+    """`frames_name("yolo_nas_s_int8")` is `yolo_nas_s_int8_frames`."""
+    return f"{name}_frames"
 
 
 def read_parameters(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Triton Python-backend model: decode, apply EXIF orientation, letterbox."""
+"""Triton Python-backend model: decode an encoded picture or take a raw frame, letterbox."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from nas_ensembles import contract, memory  # noqa: E402
 
 
 class TritonPythonModel:
-    """`image` to `images` and `geometry`."""
+    """`image` or `frame` to `images` and `geometry`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the letterbox and the pixel limit from the config's parameters."""
         parameters = contract.read_parameters(json.loads(args["model_config"]))
         # OpenCV reads its limit when it is loaded, so the modules that load it come after.
         os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(parameters[contract.MAX_PIXELS])
+        import cv2
+
         from nas_ensembles import images, letterbox
 
+        cv2.setNumThreads(1)  # the cores are for other requests and the engine
         memory.keep_freed_memory()
         self._images, self._letterbox = images, letterbox
         self._spec = letterbox.LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
@@ -35,18 +38,26 @@ class TritonPythonModel:
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
-        encoded = pb_utils.get_input_tensor_by_name(request, contract.IMAGE).as_numpy().reshape(-1)
-        canvases = np.empty((len(encoded), 3, *self._spec.size_hw), np.uint8)
-        geometry = np.empty((len(encoded), contract.GEOMETRY_SIZE), np.float32)
-        for i, data in enumerate(encoded):
+        encoded, frames = (
+            pb_utils.get_input_tensor_by_name(request, name) for name in (contract.IMAGE, contract.FRAME)
+        )
+        if (encoded is None) == (frames is None):
+            return _refusal(f"expected either {contract.IMAGE} or {contract.FRAME}")
+        pictures = encoded.as_numpy().reshape(-1) if frames is None else frames.as_numpy()
+        canvases = np.empty((len(pictures), 3, *self._spec.size_hw), np.uint8)
+        geometry = np.empty((len(pictures), contract.GEOMETRY_SIZE), np.float32)
+        for i, picture in enumerate(pictures):
             try:
-                image = self._images.decode(data)
-            except self._images.UnreadableImage as error:
-                message = f"image[{i}] of {len(encoded)}: {error}"
-                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-            boxed = self._letterbox.letterbox(image, self._spec)
+                image = self._images.decode(picture) if frames is None else picture
+                boxed = self._letterbox.letterbox(image, self._spec)
+            except ValueError as error:
+                return _refusal(f"image[{i}] of {len(pictures)}: {error}")
             self._letterbox.to_planes(boxed.canvas, out=canvases[i])
             geometry[i] = (boxed.scale, *boxed.pad_xy, image.shape[1], image.shape[0])
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(contract.IMAGES, canvases), pb_utils.Tensor(contract.GEOMETRY, geometry)]
         )
+
+
+def _refusal(message: str) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))

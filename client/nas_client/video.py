@@ -1,0 +1,235 @@
+"""Frames of video files, network streams and cameras, decoded ahead of their use; and videos written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# FFmpeg in OpenCV: streams over TCP, because lost UDP packets are smeared pictures; errors are reported by us.
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp"}
+)
+_STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "srt")
+_AHEAD = 8  # frames that are decoded before they are asked for
+_USUAL_FPS = 25.0
+_OPEN_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes:
+        index: from 0, counting those that were dropped.
+        time_s: in the video; of a stream or camera since it was opened.
+        image: (H, W, 3) uint8 RGB, upright.
+    """
+
+    index: int
+    time_s: float
+    image: NDArray[np.uint8]
+
+
+def is_video(name: str) -> bool:
+    """Whether a name means a video file, a stream (rtsp://...) or a camera (0, /dev/video0) and no picture."""
+    parts = urlsplit(name)
+    if parts.scheme in _STREAMS or _camera(name) is not None:
+        return True
+    return PurePosixPath(parts.path if parts.scheme in ("http", "https") else name).suffix.lower() in SUFFIXES
+
+
+class Video:
+    """Frames in order, decoded by a thread of its own while earlier ones are in use.
+
+    A file waits for who reads it. A stream or camera does not: when frames are not taken fast enough the oldest waiting
+    one is dropped, so that what is seen stays live.
+
+    Args:
+        name: a file, a URL, or a camera: its number or device.
+
+    Attributes:
+        fps: frames per second, as the video says; 25 if it does not.
+        total: frames there are, or None.
+        live: a stream or a camera.
+        dropped: frames that nobody took in time.
+        seconds_taken: from the first look at its frames until it was closed.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        camera = _camera(name)
+        self.live = camera is not None or urlsplit(name).scheme in _STREAMS
+        if camera is None and not urlsplit(name).scheme and not Path(name).is_file():
+            raise OSError("no such file")
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS]
+        level = cv2.setLogLevel(0)
+        try:
+            if camera is None:
+                self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, timeouts)
+            else:
+                self._capture = cv2.VideoCapture(camera, cv2.CAP_V4L2)
+        finally:
+            cv2.setLogLevel(level)
+        if not self._capture.isOpened():
+            what = "a stream that answers" if self.live and camera is None else "a camera" if self.live else "a video"
+            raise OSError(f"cannot be opened as {what}")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 1 <= fps <= 1000 else _USUAL_FPS
+        total = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.total = total if total > 0 and not self.live else None
+        self.dropped = 0
+        self.seconds_taken = 0.0
+        self._began = time.monotonic()
+        self._waiting: queue.Queue[Frame | None] = queue.Queue(1 if self.live else _AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._decode, name=f"decode {name}", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._began = time.monotonic()
+        while (frame := self._waiting.get()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        """Stop decoding."""
+        self.seconds_taken = time.monotonic() - self._began
+        self._stop.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self._thread.join(1.0)  # a stream may be waiting for its next packet; it ends with the program
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(self) -> None:
+        index, opened = 0, time.monotonic()
+        try:
+            while not self._stop.is_set():
+                came, image = self._capture.read()
+                if not came:
+                    break
+                at = time.monotonic() - opened if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+                self._hand_over(Frame(index, at, image))  # type: ignore[arg-type]
+                index += 1
+        finally:
+            self._capture.release()
+            self._hand_over(None)
+
+    def _hand_over(self, frame: Frame | None) -> None:
+        may_drop = self.live and frame is not None
+        while not self._stop.is_set():
+            try:
+                self._waiting.put(frame, timeout=0 if may_drop else 0.1)
+                return
+            except queue.Full:
+                if may_drop:
+                    with contextlib.suppress(queue.Empty):
+                        self._waiting.get_nowait()
+                        self.dropped += 1
+
+
+class VideoFile:
+    """A video being written, MPEG-4 in .mp4; it gets its name when it is closed and whole.
+
+    Args:
+        path: of the file.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".mp4", dir=path.parent)
+        os.fchmod(descriptor, 0o644)
+        os.close(descriptor)
+        self._temporary = Path(temporary)
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size_wh = (0, 0)
+        self._written = 0
+
+    def write(self, image: NDArray[np.uint8], index: int) -> None:
+        """Add a frame; it also stands for those that were dropped before it, so that time is kept.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; fitted to the first frame's size.
+            index: of the frame.
+
+        Raises:
+            OSError: if the video cannot be written.
+        """
+        height, width = image.shape[:2]
+        if self._writer is None:
+            self._size_wh = width - width % 2, height - height % 2  # MPEG-4 halves the colours' resolution
+            self._writer = cv2.VideoWriter(
+                str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
+            )
+            if not self._writer.isOpened():
+                raise OSError(f"{self.path}: cannot write a video of {width} x {height} pixels")
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if (width, height) != self._size_wh:
+            bgr = cv2.resize(bgr, self._size_wh)
+        for _ in range(max(1, index + 1 - self._written)):
+            self._writer.write(bgr)
+            self._written += 1
+
+    def close(self) -> None:
+        """Finish the video; one without frames is removed.
+
+        Raises:
+            OSError: if not all of it was written.
+        """
+        try:
+            if self._writer is None:
+                return
+            self._writer.release()
+            check = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+            readable = int(check.get(cv2.CAP_PROP_FRAME_COUNT))
+            check.release()
+            if readable != self._written:
+                raise OSError(f"{self.path}: {readable} of {self._written} frames were written; is the disk full?")
+            self._temporary.replace(self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _camera(name: str) -> int | None:
+    """Number of a camera, or None if the name is of something else."""
+    if name.isdecimal() and not Path(name).exists():
+        return int(name)
+    number = name.removeprefix("/dev/video")
+    return int(number) if number != name and number.isdecimal() else None
