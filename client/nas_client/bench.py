@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nas_ensembles import contract
+from nas_ensembles import contract, images
 from numpy.typing import NDArray
 
 from .detector import Detector
@@ -100,6 +100,7 @@ class Target:
         pictures: encoded.
         stages: "ensemble" and composing models.
         shared_memory: how tensors travel.
+        frames: send the pictures decoded, to the ensemble that takes frames.
     """
 
     def __init__(
@@ -109,13 +110,18 @@ class Target:
         pictures: Sequence[bytes],
         stages: Sequence[str] = (ENSEMBLE,),
         shared_memory: SharedMemory = "none",
+        frames: bool = False,
     ) -> None:
         self.label = label
         self.detector = detector
         self.stages = tuple(stages)
+        self._frames = frames
         self._shared_memory = shared_memory
         self._folder = tempfile.TemporaryDirectory(prefix="nas-client-bench-")
-        whole = [{contract.IMAGE: np.array([picture], dtype=object)} for picture in pictures]
+        if frames:
+            whole: list[dict[str, NDArray[Any]]] = [{contract.FRAME: images.decode(picture)} for picture in pictures]
+        else:
+            whole = [{contract.IMAGE: np.array([picture], dtype=object)} for picture in pictures]
         samples = {ENSEMBLE: whole, "preprocess": whole}
         if {"engine", "postprocess"} & set(stages):
             passed = [self._pass(picture) for picture in pictures]
@@ -137,7 +143,7 @@ class Target:
         after = self._statistics() if before else None
         if before is None or after is None:
             return Round(measured)
-        passed = {name: _less(after[name], before[name]) for name in contract.STAGES}
+        passed = {name: _less(after[name], before[name]) for name in (ENSEMBLE, *contract.STAGES)}
         return Round(measured, _where(passed, measured.mean_ms), _batch(passed["engine"]))
 
     def close(self) -> None:
@@ -147,12 +153,15 @@ class Target:
 
     def _served(self, stage: str) -> str:
         name = self.detector.model.name
-        return name if stage == ENSEMBLE else contract.stage_name(name, stage)
+        if stage == ENSEMBLE:
+            return contract.frames_name(name) if self._frames else name
+        return contract.stage_name(name, stage)
 
     def _statistics(self) -> dict[str, Any] | None:
-        """Of the composing models; None where the server keeps them to itself."""
+        """Of the ensemble and its composing models; None where the server keeps them to itself."""
+        asked = (ENSEMBLE, *contract.STAGES)
         try:
-            return {stage: self.detector.transport.statistics(self._served(stage)) for stage in contract.STAGES}
+            return {stage: self.detector.transport.statistics(self._served(stage)) for stage in asked}
         except ClientError:
             return None
 
@@ -277,14 +286,20 @@ def _less(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, floa
 
 
 def _where(passed: Mapping[str, Mapping[str, float]], mean_ms: float) -> dict[str, float]:
-    """Milliseconds of a request by place; what the stages and queues do not account for is the network's."""
-    parts = {"network": 0.0, "queue": 0.0}
+    """Milliseconds of a request by place.
+
+    Outside the server it is the network's; inside, what queues and the other stages do not account for is the engine's:
+    it may answer a request before or after its execution, as Triton sees it, ends.
+    """
+    parts = dict.fromkeys(WHERE, 0.0)
     for stage in contract.STAGES:
         did = passed[stage]
         requests = max(did["success_count"], 1)
         parts["queue"] += did["queue_ns"] / requests / 1e6
         parts[stage] = sum(did[f"compute_{part}_ns"] for part in ("input", "infer", "output")) / requests / 1e6
-    parts["network"] = max(mean_ms - sum(parts.values()), 0.0)
+    served_ms = passed[ENSEMBLE]["success_ns"] / max(passed[ENSEMBLE]["success_count"], 1) / 1e6
+    parts["network"] = max(mean_ms - served_ms, 0.0)
+    parts["engine"] = max(served_ms - parts["queue"] - parts["preprocess"] - parts["postprocess"], 0.0)
     return parts
 
 

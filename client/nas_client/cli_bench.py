@@ -49,6 +49,9 @@ def bench_command(
         str | None,
         typer.Option(help="URL of another server with the same model, in turn, as ratios.", show_default=False),
     ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Send the pictures decoded, as frames of a video or camera.")
+    ] = False,
     shared_memory: Annotated[
         Literal["none", "system", "cuda"], typer.Option(help="How tensors travel; the server must be on this machine.")
     ] = "none",
@@ -87,12 +90,17 @@ def bench_command(
         earlier = _read(baseline) if baseline else {}
         found = perf_analyzer.find(analyzer)
         pictures = [_checked(one) for one in sources.expand(source)]
-        asked = (ENSEMBLE, *contract.STAGES) if stages else (ENSEMBLE,)
+        asked = [ENSEMBLE, *(contract.STAGES if stages else ())]
+        if stages and shared_memory != "none":
+            asked.remove("preprocess")
+            ERRORS.print(
+                "preprocess is not loaded alone: perf_analyzer shares no memory with models of optional inputs"
+            )
         targets: list[Target] = []
         with bench.closing(targets):
             for label, place, name in _places(url, against, compare, model):
                 detector = connect(place, protocol, name, timeout)
-                targets.append(Target(label or detector.model.name, detector, pictures, asked, shared_memory))
+                targets.append(Target(label or detector.model.name, detector, pictures, asked, shared_memory, frames))
             total = len(loads) * len(asked) * len(targets) * rounds
             columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
@@ -103,7 +111,7 @@ def bench_command(
 
                 for point in bench.sweep(found, targets, loads, rounds, window, advance):
                     measured.append(point)
-            about = _about(found, targets, shared_memory)
+            about = _about(found, targets, shared_memory, frames)
         changes = _changes(measured, earlier) if baseline else _ratios(measured, targets)
         if csv_file:
             formats.write_atomic(csv_file, _csv(measured).encode())
@@ -154,7 +162,9 @@ def _checked(source: sources.Source) -> bytes:
     return data
 
 
-def _about(found: perf_analyzer.Analyzer, targets: Sequence[Target], shared_memory: str) -> dict[str, Any]:
+def _about(
+    found: perf_analyzer.Analyzer, targets: Sequence[Target], shared_memory: str, frames: bool
+) -> dict[str, Any]:
     """What a result needs to be compared with another one."""
     models = {}
     for target in targets:
@@ -172,6 +182,7 @@ def _about(found: perf_analyzer.Analyzer, targets: Sequence[Target], shared_memo
         | {"perf_analyzer": found.version},
         "commit": _commit(),
         "shared_memory": shared_memory,
+        "frames": frames,
         "targets": models,
     }
 

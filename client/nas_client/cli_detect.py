@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -26,6 +27,10 @@ from .formats import Found
 from .sources import Source
 from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress
 from .video import Frame, Video, VideoFile
+
+# Why a video cannot be opened or went silent is said by our messages.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+cv2.setLogLevel(0)
 
 
 def detect(

@@ -18,10 +18,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# FFmpeg in OpenCV: streams over TCP, because lost UDP packets are smeared pictures; errors are reported by us.
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp"}
 )
@@ -81,14 +77,10 @@ class Video:
         if camera is None and not urlsplit(name).scheme and not Path(name).is_file():
             raise OSError("no such file")
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS]
-        level = cv2.setLogLevel(0)
-        try:
-            if camera is None:
-                self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, timeouts)
-            else:
-                self._capture = cv2.VideoCapture(camera, cv2.CAP_V4L2)
-        finally:
-            cv2.setLogLevel(level)
+        if camera is None:
+            self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, timeouts)
+        else:
+            self._capture = cv2.VideoCapture(camera, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             what = "a stream that answers" if self.live and camera is None else "a camera" if self.live else "a video"
             raise OSError(f"cannot be opened as {what}")

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from nas_ensembles import contract
 
 from . import keeper
 
@@ -38,7 +39,7 @@ class Server:
 
     Args:
         model_repository: any Triton model repository of Python, ensemble and `openvino` models.
-        models: load these only (an ensemble brings its composing models); all if empty.
+        models: load these only (an ensemble brings its composing models and that for frames); all if empty.
         host: address to listen on. This Triton predates security fixes: anything but loopback is for a container
             whose ports are published with care.
         http_port, grpc_port, metrics_port: 0 takes a free one.
@@ -171,7 +172,9 @@ class Server:
         for service, port in self.ports.items():
             command += [f"--{service}-address={self._host}", f"--{service}-port={port}"]
         if self.models:
-            command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.models)]
+            asked = [*self.models, *(contract.frames_name(name) for name in self.models)]
+            found = [name for name in asked if name in self.models or (self.model_repository / name).is_dir()]
+            command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in found)]
         elif self._poll_s:
             command += ["--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}"]
         environment = os.environ | {

@@ -70,12 +70,20 @@ def test_stages_alone_and_over_http_with_shared_memory(server: Server, analyzer:
     asked = (BUS, SAMPLES / "chelsea.png", "--model", INT8, "--concurrency", 1, *QUICK)
     for options in ((), ("--shared-memory", "system")):
         points = measured(server, *asked, "--stages", *options)["points"]
-        assert [point["stage"] for point in points] == ["ensemble", "preprocess", "engine", "postprocess"]
+        alone = ["engine", "postprocess"] if options else ["preprocess", "engine", "postprocess"]
+        assert [point["stage"] for point in points] == ["ensemble", *alone]
         assert all(point["throughput"] > 0 for point in points)
-        whole, _, engine, postprocess = points
+        whole, *_, engine, postprocess = points
         assert postprocess["p50_ms"] < engine["p50_ms"] < whole["p50_ms"] * 1.5
     (point,) = measured(server, *asked, "--url", f"http://{server.http_url}")["points"]
     assert point["throughput"] > 1 and point["mean_ms"] > 1
+
+
+def test_frames_in_shared_memory(server: Server, analyzer: Analyzer) -> None:
+    asked = (BUS, "--model", INT8, "--concurrency", 1, *QUICK, "--frames", "--shared-memory", "system")
+    result = measured(server, *asked)
+    (point,) = result["points"]
+    assert result["about"]["frames"] and point["throughput"] > 1 and point["where"]["preprocess"] > 0
 
 
 def test_a_request_rate_is_kept(server: Server, analyzer: Analyzer) -> None:

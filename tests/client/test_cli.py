@@ -82,7 +82,7 @@ def test_one_bad_file_among_many(detect: partial, tmp_path: Path) -> None:
     out, errors = detect("bad[bold].jpg", good, "missing.jpg", good, "--format", "jsonl", "--save", "out", code=1)
     assert [json.loads(line)["detections"][0]["name"] for line in out.splitlines()] == ["cat", "cat"]
     assert "bad[bold].jpg: image[0] of 1: 10 bytes that are no" in errors
-    assert "missing.jpg: no such file" in errors and "2 of 4 pictures failed" in errors
+    assert "missing.jpg: no such file" in errors and "2 of 4 sources failed" in errors
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["chelsea.png", "chelsea_2.png"]
 
 

@@ -90,7 +90,7 @@ def test_names_and_parameters_come_from_the_server(detector: Detector) -> None:
 
 def test_models(detector: Detector) -> None:
     listed = {model.name: model for model in detector.models()}
-    assert len(listed) == 24 and {m.state for m in listed.values()} == {"READY"}
+    assert len(listed) == 30 and {m.state for m in listed.values()} == {"READY"}
     assert sum(model.detects for model in listed.values()) == 6
     assert listed["yolo_nas_l_fp16"].parameters["class_names"] == ["bolt", "nut", "schräge Mutter"]
 

@@ -34,7 +34,7 @@ RESULTS = [
 
 def test_json_and_jsonl_say_the_same() -> None:
     whole = json.loads(formats.to_json(RESULTS, NAMES))
-    assert whole == [json.loads(line) for line in formats.to_jsonl(RESULTS, NAMES).splitlines()]
+    assert whole == [json.loads(formats.jsonl_lines(found)) for found in RESULTS]
     assert whole[0]["detections"][0] == {
         "name": NAMES[1],
         "label": 1,
@@ -45,13 +45,13 @@ def test_json_and_jsonl_say_the_same() -> None:
 
 
 def test_csv_quotes_names() -> None:
-    rows = list(csv.DictReader(io.StringIO(formats.to_csv(RESULTS, NAMES))))
+    rows = list(csv.DictReader(io.StringIO(formats.CSV_HEADER + "".join(map(formats.csv_lines, RESULTS)))))
     assert [row["name"] for row in rows] == [NAMES[1], NAMES[0]]
     assert rows[0]["source"] == "a/x.jpg" and float(rows[0]["right"]) == 30
 
 
 def test_yolo_is_normalized_centres() -> None:
-    assert formats.to_yolo(RESULTS, NAMES).splitlines() == [
+    assert "".join(map(formats.commented_yolo_lines, RESULTS)).splitlines() == [
         "# a/x.jpg",
         "1 0.200000 0.300000 0.200000 0.400000 0.9000",
         "0 0.500000 0.500000 1.000000 1.000000 0.5000",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -271,18 +270,59 @@ def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient
     np.testing.assert_allclose(result.as_numpy("candidate_scores"), expected[1].numpy(), atol=0.01)
 
 
-def test_concurrent_requests_form_batches(server: Server, client: triton.InferenceServerClient) -> None:
+def test_mixed_sizes_form_batches_and_stay_apart(server: Server, client: triton.InferenceServerClient) -> None:
+    """Pictures and frames of many sizes at once: the engine's executions are shared, the answers are not."""
+    import cv2
+
     def executions() -> tuple[int, int]:
-        stats = client.get_inference_statistics("yolo_nas_s_int8_preprocess").model_stats[0]
+        stats = client.get_inference_statistics("yolo_nas_s_int8_engine").model_stats[0]
         return stats.inference_count, stats.execution_count
 
-    before = executions()
-    data = [path.read_bytes() for path in PICTURES]
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda i: infer(client, "yolo_nas_s_int8", [data[i % 4]]), range(64)))
-    after = executions()
+    pictures = [images.decode(path.read_bytes()) for path in PICTURES]
+    mixed: list[Any] = [
+        cv2.resize(pictures[i % 4], None, fx=f, fy=f) for i, f in enumerate((0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 0.4))
+    ]
+    mixed += [cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in mixed]
+    with Detector(server.grpc_url, model="yolo_nas_s_int8") as detector:
+        expected = [detector.detect(one) for one in mixed] * 4
+        before = executions()
+        outcomes = list(detector.detect_many(mixed * 4, in_flight=16))
+        after = executions()
+    for outcome, one in zip(outcomes, expected, strict=True):
+        assert outcome.detections is not None
+        np.testing.assert_array_equal(outcome.detections.boxes_xyxy, one.boxes_xyxy)
+        np.testing.assert_array_equal(outcome.detections.scores, one.scores)
     assert after[0] - before[0] == 64
-    assert after[1] - before[1] < 60  # pictures of different sizes shared executions
+    assert after[1] - before[1] < 40
+
+
+def test_frames_have_a_contract_of_their_own(server: Server, client: triton.InferenceServerClient) -> None:
+    metadata = client.get_model_metadata("yolo_nas_s_int8_frames")
+    assert {t.name: (t.datatype, list(t.shape)) for t in metadata.inputs}["frame"] == ("UINT8", [-1, -1, -1, 3])
+    whole = client.get_model_metadata("yolo_nas_s_int8")
+    assert {t.name for t in metadata.inputs} ^ {t.name for t in whole.inputs} == {"frame", "image"}
+    assert {t.name for t in metadata.outputs} == {t.name for t in whole.outputs}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 0, 5, 3), r"image\[0\] of 1: image must be"), ((1, 5, 5, 4), "unexpected shape"), ((9, 4, 4, 3), "batch")],
+)
+def test_frames_that_are_none(shape: tuple[int, ...], message: str, client: triton.InferenceServerClient) -> None:
+    tensor = triton.InferInput("frame", list(shape), "UINT8")
+    tensor.set_data_from_numpy(np.zeros(shape, np.uint8))
+    with pytest.raises(triton.InferenceServerException, match=message) as caught:
+        client.infer("yolo_nas_s_int8_frames", [tensor])
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_either_a_picture_or_a_frame(client: triton.InferenceServerClient) -> None:
+    image = triton.InferInput("image", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[b"x"]], dtype=object))
+    frame = triton.InferInput("frame", [1, 4, 4, 3], "UINT8")
+    frame.set_data_from_numpy(np.zeros((1, 4, 4, 3), np.uint8))
+    with pytest.raises(triton.InferenceServerException, match="expected either image or frame"):
+        client.infer("yolo_nas_s_int8_preprocess", [image, frame])
 
 
 def test_coco8_objects_are_found(server: Server, coco_data: Path) -> None:
