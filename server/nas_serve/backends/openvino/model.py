@@ -56,34 +56,34 @@ class TritonPythonModel:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self._stream_count):
             self._free.put(compiled.create_infer_request())
-        self._workers = ThreadPoolExecutor(self._stream_count)
+        self._workers = ThreadPoolExecutor(2 * self._stream_count)  # so many compute, as many answer
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
 
     def execute(self, requests: list[Any]) -> None:
-        """Start the pictures of all requests, each as soon as a stream is free; return when one is free again.
+        """Start the pictures of all requests, each as soon as a stream is free.
 
-        Each request is answered when its own pictures are done: nobody waits for the slowest of the batch, and no
-        stream for the next batch.
+        Each request is answered when its own pictures are done: nobody waits for the slowest of a batch, and no stream
+        for the next batch. What Triton counts as this model's compute time is therefore not that of a request, but for
+        pictures that come alone.
         """
         jobs = [_Job(request, self._inputs, self._outputs) for request in requests]
         if sum(job.pictures for job in jobs) == 1 and self._free.qsize() == self._stream_count:
-            jobs[0].run(self._alone, 0)
+            jobs[0].compute(self._alone, 0)
+            jobs[0].answer_if_done()
             return
         for job in jobs:
             for i in range(job.pictures):
                 self._workers.submit(self._run, self._free.get(), job, i)
-        self._free.put(self._free.get())
 
     def finalize(self) -> None:
         """Answer what is under way."""
         self._workers.shutdown()
 
     def _run(self, stream: Any, job: _Job, i: int) -> None:
-        try:
-            job.run(stream, i)
-        finally:
-            self._free.put(stream)
+        job.compute(stream, i)
+        self._free.put(stream)
+        job.answer_if_done()
 
 
 class _Job:
@@ -97,21 +97,21 @@ class _Job:
         self._rows: list[Any] = [None] * self.pictures
         self._left, self._lock = self.pictures, threading.Lock()
 
-    def run(self, stream: Any, i: int) -> None:
-        """Compute one picture."""
+    def compute(self, stream: Any, i: int) -> None:
+        """One picture; what goes wrong is part of the answer."""
         picture = {name: array[i : i + 1] for name, array in self._arrays.items()}
         try:
             results = stream.infer(picture, share_inputs=True)
             self._rows[i] = [results[name] for name in self._outputs]  # copies: the next run reuses the stream's
-        except Exception as error:  # whatever it is, the request must be answered
+        except Exception as error:
             self._rows[i] = error
+
+    def answer_if_done(self) -> None:
+        """Called once for each picture; the last call answers."""
         with self._lock:
             self._left -= 1
-            done = self._left == 0
-        if done:
-            self._answer()
-
-    def _answer(self) -> None:
+            if self._left:
+                return
         errors = [row for row in self._rows if isinstance(row, Exception)]
         if errors:
             response = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"OpenVINO: {errors[0]}"))

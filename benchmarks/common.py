@@ -1,0 +1,115 @@
+"""What the benchmarks share: the machine, the demo model, pictures of many sizes, OpenVINO without a server."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino
+from nas_build import build, weights
+from nas_ensembles import images
+from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
+
+LONG_SIDES = (320, 480, 640, 800)  # COCO's pictures have 640
+
+
+def machine() -> dict[str, Any]:
+    """What a result needs to be compared with another."""
+    packages = (
+        "nas-triton",
+        "openvino",
+        "onnxruntime",
+        "torch",
+        "tritonclient",
+        "nvidia-pytriton",
+        "fastapi",
+        "uvicorn",
+    )
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def build_demo(repository: Path, precision: str = "int8") -> str:
+    """Name of the demo model, built into a repository for this CPU."""
+    options = build.Options(weights="demo", variant="s", precision=precision, model_repository=repository)  # type: ignore[arg-type]
+    return build.build(options).name
+
+
+def graph_file(repository: Path, name: str) -> Path:
+    return repository / f"{name}_engine/1/model.onnx"
+
+
+def mixed_pictures() -> list[bytes]:
+    """The samples as JPEG, each at four sizes."""
+    pictures = []
+    for path in sorted(weights.samples_folder().iterdir()):
+        if path.suffix not in images.SUFFIXES:
+            continue
+        image = cv2.imread(str(path))
+        for side in LONG_SIDES:
+            factor = side / max(image.shape[:2])
+            resized = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            pictures.append(cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    return pictures
+
+
+def canvas_of(data: bytes) -> np.ndarray:
+    """(1, 3, 640, 640) uint8."""
+    out = np.empty((1, 3, 640, 640), np.uint8)
+    to_planes(letterbox(images.decode(data), LetterboxSpec()).canvas, out[0])
+    return out
+
+
+def compiled(graph: Path, **properties: Any) -> openvino.CompiledModel:
+    """The graph in this process, for one picture, in the precision that is served."""
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape({0: [1, *model.input(0).partial_shape[1:]]})
+    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **properties})
+
+
+def bare_openvino(graph: Path) -> dict[str, Callable[[float], float]]:
+    """Ways to run nothing but the graph as fast as OpenVINO can: seconds to pictures per second."""
+    canvas = canvas_of((weights.samples_folder() / "bus.jpg").read_bytes())
+    ways: dict[str, dict[str, Any]] = {
+        "latency hint": {"PERFORMANCE_HINT": "LATENCY"},
+        "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},
+        "throughput hint, not pinned": {"PERFORMANCE_HINT": "THROUGHPUT", "ENABLE_CPU_PINNING": False},
+    }
+
+    def runner(properties: dict[str, Any]) -> Callable[[float], float]:
+        queue = openvino.AsyncInferQueue(compiled(graph, **properties))
+        return lambda seconds: _throughput(queue, canvas, seconds)
+
+    return {name: runner(properties) for name, properties in ways.items()}
+
+
+def _throughput(queue: openvino.AsyncInferQueue, canvas: np.ndarray, seconds: float) -> float:
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        queue.start_async({0: canvas}, share_inputs=True)
+        done += 1
+    queue.wait_all()
+    return done / (time.perf_counter() - started)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Largest less smallest, as a share of the middle."""
+    return (max(values) - min(values)) / sorted(values)[len(values) // 2]
