@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench results clean
+.PHONY: help quickstart test check bench sweep video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,8 +36,17 @@ check: $(STAMP)  ## Lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## Measure latency beside OpenVINO and PyTorch in one run
-	$(BIN)/python benchmarks/latency.py --json benchmarks/latency.json
+bench: $(STAMP)  ## Measure latency, throughput and memory beside what people use instead, in one run
+	$(BIN)/python benchmarks/side_by_side.py --json benchmarks/side_by_side.json --plot benchmarks/side_by_side.png
+
+sweep: $(STAMP)  ## Measure what batching settings do on this machine
+	$(BIN)/python benchmarks/batching.py --json benchmarks/batching.json --plot benchmarks/batching.png
+
+video: $(STAMP)  ## Measure videos through nas-client detect beside the engine alone
+	$(BIN)/python benchmarks/video.py --json benchmarks/video.json
+
+memory: $(STAMP)  ## Measure the memory of every process, and whether it grows over 5,000 requests
+	$(BIN)/python benchmarks/memory.py --json benchmarks/memory.json
 
 results: $(STAMP)  ## Measure accuracy and latency of each model, write the table into README.md
 	$(BIN)/python benchmarks/accuracy.py --json benchmarks/accuracy.json --readme README.md

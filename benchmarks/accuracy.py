@@ -27,7 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from latency import cpu_name, measure
+from common import cpu_name, measure
 from nas_build import build, calibrate, checkpoint, pictures, predict, rounding, weights
 from nas_build.compiled import Compiled
 from nas_build.export import Engine, export

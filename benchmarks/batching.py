@@ -153,8 +153,13 @@ def main() -> int:
             way: {"per_second": round(value, 1), "spread": round(spread(bare[way]), 2)}
             for way, value in medians.items()
         },
+        "default_of_best": {str(p.load): round(p.throughput / best, 3) for p in points if p.target == "default"},
         "points": [to_dict(point) for point in points],
     }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.plot:
+        draw(points, best, arguments.plot)
     table = Table(
         "setting", *(f"{value} at a time" for value in arguments.concurrency), title="pictures/s (p95 ms, batch)"
     )
@@ -167,10 +172,6 @@ def main() -> int:
         out.print(f"bare OpenVINO, {way}: {value:.1f} pictures/s")
     for load_, ratio in result["default_of_best"].items():
         out.print(f"default, {load_} at a time: {ratio:.2f} of the best of them")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-    if arguments.plot:
-        draw(points, best, arguments.plot)
     return 0
 
 

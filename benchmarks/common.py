@@ -13,9 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import openvino
-from nas_build import build, weights
-from nas_ensembles import images
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
+from nas_ensembles import contract, images, nms
+from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
+from rich.console import Console
+from rich.progress import track
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+BUS = SAMPLES / "bus.jpg"
 
 LONG_SIDES = (320, 480, 640, 800)  # COCO's pictures have 640
 
@@ -48,6 +52,8 @@ def cpu_name() -> str:
 
 def build_demo(repository: Path, precision: str = "int8") -> str:
     """Name of the demo model, built into a repository for this CPU."""
+    from nas_build import build  # with PyTorch, which would count as memory of those that do without
+
     options = build.Options(weights="demo", variant="s", precision=precision, model_repository=repository)  # type: ignore[arg-type]
     return build.build(options).name
 
@@ -59,7 +65,7 @@ def graph_file(repository: Path, name: str) -> Path:
 def mixed_pictures() -> list[bytes]:
     """The samples as JPEG, each at four sizes."""
     pictures = []
-    for path in sorted(weights.samples_folder().iterdir()):
+    for path in sorted(SAMPLES.iterdir()):
         if path.suffix not in images.SUFFIXES:
             continue
         image = cv2.imread(str(path))
@@ -77,6 +83,24 @@ def canvas_of(data: bytes) -> np.ndarray:
     return out
 
 
+def detect(data: bytes, infer: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and labels of a picture: all the ensemble does, but for the graph in this process.
+
+    Args:
+        data: an encoded picture.
+        infer: a canvas (1, 3, 640, 640) uint8 to the graph's three outputs.
+    """
+    image = images.decode(data)
+    spec = LetterboxSpec()
+    boxed = letterbox(image, spec)
+    canvas = np.empty((1, 3, *spec.size_hw), np.uint8)
+    to_planes(boxed.canvas, canvas[0])
+    boxes, scores, labels = (np.asarray(output)[0] for output in infer(canvas))
+    kept = nms.select(boxes, scores, labels, contract.Thresholds())
+    found = unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, (image.shape[1], image.shape[0]))
+    return found, scores[kept], labels[kept]
+
+
 def compiled(graph: Path, **properties: Any) -> openvino.CompiledModel:
     """The graph in this process, for one picture, in the precision that is served."""
     core = openvino.Core()
@@ -85,9 +109,21 @@ def compiled(graph: Path, **properties: Any) -> openvino.CompiledModel:
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **properties})
 
 
+def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per contender and round, interleaved, after three warm-up rounds."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in track(range(rounds + 3), "measuring", console=Console(stderr=True)):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            if i >= 3:
+                times[name].append((time.perf_counter() - started) * 1e3)
+    return times
+
+
 def bare_openvino(graph: Path) -> dict[str, Callable[[float], float]]:
     """Ways to run nothing but the graph as fast as OpenVINO can: seconds to pictures per second."""
-    canvas = canvas_of((weights.samples_folder() / "bus.jpg").read_bytes())
+    canvas = canvas_of(BUS.read_bytes())
     ways: dict[str, dict[str, Any]] = {
         "latency hint": {"PERFORMANCE_HINT": "LATENCY"},
         "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},

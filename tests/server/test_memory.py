@@ -1,0 +1,20 @@
+"""No process of a served model grows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.timeout(900)
+def test_nothing_grows_over_5000_requests(repository: Path) -> None:
+    """Pictures, frames and what is neither, of many sizes, 8 at a time, after a thousand to warm up."""
+    script = ROOT / "benchmarks/memory.py"
+    command = [sys.executable, str(script), "--requests", "5000", "--model-repository", str(repository)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(stage in done.stdout for stage in ("tritonserver", "preprocess", "engine", "postprocess"))
