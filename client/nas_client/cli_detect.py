@@ -15,7 +15,7 @@ from typing import IO, Annotated, Any
 
 import cv2
 import typer
-from nas_ensembles import contract, images
+from nas_ensembles import contract, images, memory
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -31,6 +31,7 @@ from .video import Frame, Video, VideoFile
 # Why a video cannot be opened or went silent is said by our messages.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.setLogLevel(0)
+cv2.setNumThreads(1)  # decoding, requests and drawing run side by side
 
 
 def detect(
@@ -146,6 +147,7 @@ def _video(
     results: _Results,
 ) -> None:
     """Frames to results, in order: decoding, requests and drawing overlap. What was done is kept, also on Ctrl-C."""
+    memory.keep_freed_memory()
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(Video(source.name))
         written = None if target is None else stack.enter_context(VideoFile(target, opened.fps))

@@ -231,8 +231,16 @@ class Detector:
         if isinstance(batch[0], bytes):
             encoded = np.array(batch, dtype=object).reshape(-1, 1)
             return self._infer(name, contract.IMAGE, encoded, thresholds)
-        name = contract.frames_name(name)
-        frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)
+        frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)  # type: ignore[arg-type]
+        try:
+            return self._detect_frames(contract.frames_name(name), frames, thresholds)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(
+                f"{name} on {self.transport.address} takes no frames: {error}. Load {contract.frames_name(name)} too, "
+                "or build the model again with this nas-build; encoded pictures can be sent meanwhile."
+            ) from error
+
+    def _detect_frames(self, name: str, frames: NDArray[np.uint8], thresholds: dict[str, Any]) -> list[Detections]:
         if self._shared is not None:
             try:
                 with self._shared.hold(frames) as shared:

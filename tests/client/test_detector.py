@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -99,6 +100,16 @@ def test_models(detector: Detector) -> None:
 def test_arrays_that_are_no_pictures(picture: np.ndarray, detector: Detector) -> None:
     with pytest.raises(ValueError, match=r"expected an RGB picture \(H, W, 3\) uint8"):
         detector.detect(picture)
+
+
+def test_a_model_without_its_frames(repository: Path, tmp_path: Path) -> None:
+    for path in repository.glob(f"{INT8}*"):
+        if not path.name.endswith("_frames"):
+            shutil.copytree(path, tmp_path / path.name)
+    with Server(tmp_path) as server, Detector(server.grpc_url) as detector:
+        assert detector.detect(BUS).names
+        with pytest.raises(ModelUnavailable, match=f"takes no frames: .*Load {INT8}_frames too, or build"):
+            detector.detect(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_an_unknown_model_is_answered_with_what_there_is(server: Server) -> None:

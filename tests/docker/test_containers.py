@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import pytest
 import yaml
@@ -119,8 +120,8 @@ def served(models: Path, folder: Path, **environment: str) -> AbstractContextMan
 @pytest.fixture(scope="module")
 def one_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one_model")
-    for name in (NAME, *(f"{NAME}_{stage}" for stage in ("preprocess", "engine", "postprocess"))):
-        shutil.copytree(repository / name, folder / name)
+    for path in repository.glob(f"{NAME}*"):
+        shutil.copytree(path, folder / path.name)
     return folder
 
 
@@ -139,6 +140,9 @@ def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_pa
             with Detector(url) as detector:
                 assert detector.detect(SAMPLES / "bus.jpg").names.count("person") >= 4
                 assert detector.models()[0].name == NAME
+                frame = cv2.imread(str(SAMPLES / "bus.jpg"), cv2.IMREAD_COLOR_RGB)
+                assert detector.detect(frame).names == detector.detect(SAMPLES / "bus.jpg").names
+                assert not detector.shares_memory  # it was refused, so the frame was sent
         metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
         assert re.search(rf'nv_inference_request_summary_us{{model="{NAME}",version="1",quantile="0.99"}} \d', metrics)
 
