@@ -25,7 +25,7 @@ MODEL = ServedModel(
     parameters={"class_names": ["Käfer", 'a "quoted" name'], "variant": "s", "precision": "int8"},
     engine_parameters={"INFERENCE_PRECISION_HINT": "f32"},
 )
-NAMES = ["yolo_nas_s_int8_preprocess", "yolo_nas_s_int8_engine", "yolo_nas_s_int8_postprocess", "yolo_nas_s_int8"]
+NAMES = [f"yolo_nas_s_int8{part}" for part in ("_preprocess", "_engine", "_postprocess", "_frames", "")]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,11 @@ def test_rendered_config_of_a_tensorrt_engine_matches_golden() -> None:
     rendered = {name: text_format.Parse(configs.render(c), pb.ModelConfig()) for name, c in model.configs().items()}
     assert rendered["yolo_nas_s_int8_engine"] == golden("yolo_nas_s_int8_engine_tensorrt")
     assert rendered["yolo_nas_s_int8_preprocess"].instance_group[0].count == 3
-    for name in ("yolo_nas_s_int8", "yolo_nas_s_int8_postprocess"):  # the target changes nothing else
+    for name in (
+        "yolo_nas_s_int8",
+        "yolo_nas_s_int8_frames",
+        "yolo_nas_s_int8_postprocess",
+    ):  # the target changes nothing else
         assert rendered[name] == golden(name)
 
 
