@@ -231,7 +231,7 @@ class Detector:
         if isinstance(batch[0], bytes):
             encoded = np.array(batch, dtype=object).reshape(-1, 1)
             return self._infer(name, contract.IMAGE, encoded, thresholds)
-        frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)  # type: ignore[arg-type]
+        frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)
         try:
             return self._detect_frames(contract.frames_name(name), frames, thresholds)
         except ModelUnavailable as error:
