@@ -96,6 +96,8 @@ def detect(
                 for one in some:
                     target = None if save is None else save / names.take(one.file_name, {".mp4"}, ".mp4")
                     try:
+                        if target is not None:
+                            _not_the_source(target, one)
                         _video(one, detector, asked, target, max_frames, results)
                     except (ClientError, OSError, ValueError) as error:
                         failed += 1
@@ -132,7 +134,7 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: _Names) -> Found
     assert isinstance(outcome.picture, bytes)
     image = images.decode(outcome.picture)
     if save is not None:
-        target = save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg")
+        target = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
         drawn = annotate(image, outcome.detections)
         formats.write_atomic(target, cv2.imencode(target.suffix, drawn[..., ::-1])[1].tobytes())
     return Found(outcome.item, (image.shape[1], image.shape[0]), outcome.detections)
@@ -171,6 +173,13 @@ def _video(
     parts += [f"{opened.dropped} dropped to stay live"] if opened.dropped else []
     parts += [f"{expected} were expected"] if expected is not None and done < expected else []
     ERRORS.print(f"{source.name}: {', '.join(parts)}")
+
+
+def _not_the_source(target: Path, source: Source) -> Path:
+    """The target, unless it is the very file that was read."""
+    if target.exists() and Path(source.name).exists() and target.samefile(source.name):
+        raise OSError(f"not saved: {target} is the original. Give another folder with --save.")
+    return target
 
 
 def _image(frame: Frame) -> Any:

@@ -17,8 +17,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from conftest import PICTURES, SAMPLES
+from nas_client.video import VideoFile
 from nas_serve import Server
 
 CLIENT = Path(sys.executable).parent / "nas-client"
@@ -91,6 +93,16 @@ def test_save_draws_upright_pictures(detect: partial, tmp_path: Path) -> None:
     for path in PICTURES:
         before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "deep/er" / path.name))
         assert before.shape == after.shape and (before != after).any()
+
+
+def test_originals_are_not_written_over(detect: partial, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "chelsea.png", tmp_path)
+    with VideoFile(tmp_path / "x.mp4", fps=5) as video:
+        video.write(np.zeros((32, 32, 3), np.uint8), 0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    _, errors = detect("chelsea.png", "x.mp4", "--save", ".", code=1)
+    assert errors.count("is the original. Give another folder with --save") == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
