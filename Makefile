@@ -41,6 +41,7 @@ bench: $(STAMP)  ## Measure latency, throughput and memory beside what people us
 
 sweep: $(STAMP)  ## Measure what batching settings do on this machine
 	$(BIN)/python benchmarks/batching.py --json benchmarks/batching.json --plot benchmarks/batching.png
+	$(BIN)/python benchmarks/batching.py --precision fp16 --settings default --json benchmarks/batching_fp16.json
 
 video: $(STAMP)  ## Measure videos through nas-client detect beside the engine alone
 	$(BIN)/python benchmarks/video.py --json benchmarks/video.json

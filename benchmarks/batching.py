@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--window", type=float, default=0.8, help="seconds of a measurement window, three are taken")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--precision", choices=["int8", "fp16"], default="int8")
     parser.add_argument("--json", type=Path, help="write the result there too")
     parser.add_argument("--plot", type=Path, help="draw it there")
     arguments = parser.parse_args()
@@ -117,7 +118,7 @@ def main() -> int:
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        name = build_demo(folder / "default")
+        name = build_demo(folder / "default", arguments.precision)
         targets = []
         for setting in arguments.settings:
             repository = folder / setting.replace(" ", "_")
@@ -148,6 +149,7 @@ def main() -> int:
     best = max(medians.values())
     result: dict[str, Any] = {
         **machine(),
+        "precision": arguments.precision,
         "pictures": "samples as JPEG with long sides 320, 480, 640, 800",
         "bare_openvino": {
             way: {"per_second": round(value, 1), "spread": round(spread(bare[way]), 2)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from nas_build import build, checkpoint, network, processing
+from nas_build import build, checkpoint, network, processing, shells
+from nas_build.errors import PlanError
 from nas_build.export import top_candidates
 from nas_build.network import YoloNAS
 from nas_ensembles import contract, images, nms
@@ -178,6 +181,48 @@ def triton_by_script(
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """A real Docker engine."""
+    try:
+        with shells.engine() as connected:
+            yield connected
+    except PlanError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def machine_image(
+    engine: Any, name: str, programs: Sequence[Path], scripts: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """An image of this machine's own programs and the libraries they need, so that nothing is pulled."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        needed = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=True).stdout
+        paths = {f"bin/{path.name}": str(path) for path in programs}
+        for word in needed.split():
+            if word.startswith("/") and not word.endswith(":"):
+                loader = Path(word).name.startswith("ld-")
+                paths[word.lstrip("/") if loader else f"libraries/{Path(word).name}"] = word
+        for target, path in paths.items():
+            tar.add(os.path.realpath(path), target)
+        for target, text in (scripts or {}).items():
+            entry = tarfile.TarInfo(f"bin/{target}")
+            entry.mode, entry.size = 0o755, len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+        for folder in ("tmp", "etc"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(entry)
+    repository, _, tag = name.partition(":")
+    changes = ["ENV PATH=/bin", "ENV LD_LIBRARY_PATH=/libraries"]
+    engine.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag, changes=changes)
+    try:
+        yield
+    finally:
+        engine.images.remove(name, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,14 @@ tested is the container's life, and what goes in and out.
 from __future__ import annotations
 
 import _thread
-import io
-import os
 import shutil
-import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import machine_image
 from nas_build import plan, shells
 from nas_build.errors import PlanError
 from nas_build.plan import Gpu, Plan, PlanOptions, Profile
@@ -42,36 +39,12 @@ mv new.cache timing.cache
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    try:
-        with shells.engine() as connected:
-            yield connected
-    except PlanError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def image(engine: Any) -> Iterator[str]:
     """A shell, a few commands, and the libraries they need."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        paths = {f"bin/{name}": str(shutil.which(name)) for name in ("sh", "sleep", "mkdir", "cat", "mv")}
-        needed = subprocess.run(["ldd", *paths.values()], capture_output=True, text=True, check=True).stdout.split()
-        paths |= {word.lstrip("/"): word for word in needed if word.startswith("/") and not word.endswith(":")}
-        for name, path in paths.items():
-            tar.add(os.path.realpath(path), name)
-        for name, text in (("trtexec", TRTEXEC), ("nvidia-smi", "#!/bin/sh\necho 'NVIDIA L4, 8.9'\n")):
-            entry = tarfile.TarInfo(f"bin/{name}")
-            entry.mode, entry.size = 0o755, len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-        for folder in ("tmp", "etc"):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
-            tar.addfile(entry)
-    repository, _, tag = IMAGE.partition(":")
-    engine.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
-    yield IMAGE
-    engine.images.remove(IMAGE, force=True)
+    programs = [Path(str(shutil.which(name))) for name in ("sh", "sleep", "mkdir", "cat", "mv")]
+    scripts = {"trtexec": TRTEXEC, "nvidia-smi": "#!/bin/sh\necho 'NVIDIA L4, 8.9'\n"}
+    with machine_image(engine, IMAGE, programs, scripts):
+        yield IMAGE
 
 
 @pytest.fixture(autouse=True)

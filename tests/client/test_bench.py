@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import json
 import struct
@@ -12,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES
-from nas_client import bench, perf_analyzer
-from nas_client.bench import WHERE, Point
+from conftest import SAMPLES, machine_image
+from nas_client import Detector, bench, perf_analyzer
+from nas_client.bench import WHERE, Point, Target
 from nas_client.errors import BenchError
 from nas_client.perf_analyzer import Analyzer, Load
 from nas_client.transport import Address
@@ -182,6 +183,32 @@ def test_a_load_that_fails_is_said_in_perf_analyzers_words(server: Server, analy
     address = Address.parse(server.grpc_url, None)
     with pytest.raises(BenchError, match="could not measure yolo_nas_s_int8 at concurrency 1: "):
         analyzer.run(INT8, address, Load("concurrency", 1), path, 0.3)
+
+
+def test_perf_analyzer_in_a_container(
+    server: Server, analyzer: Analyzer, engine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """perf_analyzer itself, in a container of this machine's files, on the server outside."""
+    name = "nas-triton-test/perf_analyzer:2.51.0"
+    monkeypatch.setattr(perf_analyzer, "SDK_IMAGE", name)
+    with pytest.raises(BenchError, match=f"container: the image {name} is not here; docker pull it"):
+        perf_analyzer.find("container")
+    monkeypatch.setenv("LD_LIBRARY_PATH", analyzer.environment["LD_LIBRARY_PATH"])  # for the libraries of the image
+    with machine_image(engine, name, [Path(analyzer.command[0])]):
+        found = perf_analyzer.find("container")
+        assert found.command[0].endswith("docker") and found.version == analyzer.version
+        for shared_memory in ("none", "system"):
+            pictures = [BUS.read_bytes()]
+            with contextlib.closing(
+                Target(INT8, Detector(server.grpc_url, INT8), pictures, shared_memory=shared_memory)  # type: ignore[arg-type]
+            ) as target:
+                point = target.measure(found, "ensemble", Load("concurrency", 1), 0.4)
+            assert point.measured.throughput > 1 and 0 < point.measured.p50_ms <= point.measured.p99_ms
+        with pytest.raises(BenchError, match="perf_analyzer could not measure nope at concurrency 1: .*nope"):
+            perf_analyzer.write_data(tmp_path / "input.json", [{"image": np.array([b"x"], dtype=object)}])
+            address = Address.parse(server.grpc_url, None)
+            found.run("nope", address, Load("concurrency", 1), tmp_path / "input.json", 0.3)
+    assert not engine.containers.list(all=True, filters={"ancestor": name})
 
 
 @pytest.mark.parametrize(
