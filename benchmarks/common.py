@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -13,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import openvino
+from nas_client.bench_report import cpu_name
 from nas_ensembles import contract, images, nms
 from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
 from rich.console import Console
@@ -41,13 +41,6 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "versions": {name: metadata.version(name) for name in packages},
     }
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def build_demo(repository: Path, precision: str = "int8") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -242,20 +241,9 @@ def from_dict(plain: Mapping[str, Any]) -> Point:
         raise BenchError(f"is no measurement of nas-client bench: {error}") from None
 
 
-@contextmanager
-def closing(targets: Sequence[Target]) -> Iterator[None]:
-    """Close all of them, whatever happens."""
-    try:
-        yield
-    finally:
-        for target in targets:
-            target.close()
-
-
 def _point(label: str, stage: str, load: Load, rounds: Sequence[Round]) -> Point:
     values: dict[str, list[float]] = {metric: [getattr(one.measured, metric) for one in rounds] for metric in _METRICS}
     medians = {metric: statistics.median(values[metric]) for metric in _METRICS}
-
     batches = [one.batch for one in rounds if one.batch is not None]
     return Point(
         label,

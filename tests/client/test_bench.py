@@ -4,9 +4,12 @@ import base64
 import contextlib
 import csv
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from nas_client.bench import WHERE, Point, Target
 from nas_client.errors import BenchError
 from nas_client.perf_analyzer import Analyzer, Load
 from nas_client.transport import Address
+from nas_ensembles import contract
 from nas_serve import Server
 
 BIN = Path(sys.executable).parent
@@ -116,11 +120,38 @@ def test_a_baseline_tells_worse_from_noise(server: Server, analyzer: Analyzer, t
     assert better.returncode == 0 and "better" in better.stdout, better.stderr
     worse = run(server, *asked, "--baseline", faster)
     assert worse.returncode == 1 and "worse" in worse.stdout
+    result["about"]["machine"]["cores"] = 4096
+    other.write_text(json.dumps(result))
+    assert f"not the same as now: cores 4096 -> {os.cpu_count()}" in run(server, *asked, "--baseline", other).stderr
     result["points"][0]["target"] = "another"
     other.write_text(json.dumps(result))
     assert "the baseline has none of these loads" in run(server, *asked, "--baseline", other).stderr
     other.write_text("{}")
     assert "is no result of nas-client bench --json" in run(server, *asked, "--baseline", other).stderr
+
+
+@pytest.mark.parametrize("how", ["server", "ctrl-c"])
+def test_what_was_measured_before_it_ended_is_shown(
+    repository: Path, analyzer: Analyzer, tmp_path: Path, how: str
+) -> None:
+    table = tmp_path / "b.csv"
+    with Server(repository, models=[INT8], log=tmp_path / "log") as short_lived:
+        command = [str(BIN / "nas-client"), "bench", "--url", short_lived.grpc_url, str(BUS), "--rounds", "1"]
+        command += ["--window", "0.3", "--concurrency", ",".join(["1"] * 100), "--json", "--csv", str(table)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            name = contract.stage_name(INT8, "engine")
+            with Detector(short_lived.grpc_url, INT8) as detector:
+                while int(detector.transport.statistics(name).get("inference_count", 0)) < 200:
+                    time.sleep(0.1)
+            if how == "server":
+                short_lived.stop()
+            else:
+                running.send_signal(signal.SIGINT)
+            out, errors = running.communicate(timeout=120)
+    assert running.returncode == (1 if how == "server" else 130), errors
+    assert ("perf_analyzer could not measure" if how == "server" else "interrupted") in errors
+    points = json.loads(out)["points"]
+    assert 0 < len(points) < 100 and len(table.read_text().splitlines()) == len(points) + 1
 
 
 def point(throughput: float, p50_ms: float, spread: float = 0.0) -> Point:
