@@ -27,13 +27,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from common import cpu_name, measure
 from nas_build import build, calibrate, checkpoint, pictures, predict, rounding, weights
-from nas_build.compiled import Compiled
+from nas_build.exact import Exact
 from nas_build.export import Engine, export
 from nas_build.int8 import Quantizer
 from nas_build.processing import COCO
 from nas_build.quantize import insert_qdq
+from nas_build.schemes import SCHEMES
 from nas_client import Detector, validation
 from nas_ensembles import contract, images
 from nas_eval import datasets, known, metrics
@@ -112,20 +114,21 @@ def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> 
     return found
 
 
-def plain_int8(reference: Engine, half: Engine, calibration: Sequence[Path]) -> Compiled:
+def plain_int8(reference: Engine, half: Engine, calibration: Sequence[Path]) -> Exact:
     """What everybody's first int8 is: the largest value seen, the nearest weight, every convolution."""
     observed = calibrate.observe(reference, pictures.canvases(calibration, COCO.letterbox))
     model = export(half, COCO.letterbox.size_hw, "plain")
-    quantizer = Quantizer(model, reference, observed)
+    quantizer = Quantizer(model, reference, observed, SCHEMES["openvino"])
     rounded = {name: rounding.nearest(quantizer.weights_of(name)) for name in observed}
-    return Compiled(insert_qdq(model, quantizer.ranges("max"), rounded))
+    return Exact(insert_qdq(model, quantizer.grids("max"), rounded))
 
 
 def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folder: Path) -> list[Row]:
     """Build, serve, measure one variant."""
     path = weights.resolve(arguments.weights, variant, print, lambda *_: None)
     loaded = checkpoint.load(path)
-    reference, half = (Engine(loaded.network(), COCO, half=half) for half in (False, True))
+    dtypes = (torch.float32, torch.float64, torch.float16)
+    float32, reference, half = (Engine(loaded.network(), COCO, dtype) for dtype in dtypes)
     calibration = pictures.find(arguments.calibration, arguments.calibration_pictures)
     names = []
     for precision in ("fp16", "int8"):
@@ -144,7 +147,7 @@ def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folde
         Row(variant, "PyTorch, in process", "float32", None, []),
         Row(variant, "plain max calibration, in process", "int8", None, []),
     ]
-    rows[0].predictions = in_process("float32", predict.in_pytorch(reference), dataset, categories)
+    rows[0].predictions = in_process("float32", predict.in_pytorch(float32), dataset, categories)
     plain = plain_int8(reference, half, calibration)
     rows[1].predictions = in_process("plain int8", lambda canvas: plain(canvas).candidates, dataset, categories)
     data = (weights.samples_folder() / "bus.jpg").read_bytes()

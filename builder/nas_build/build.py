@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import nas_ensembles
 import nas_eval
-from nas_ensembles import contract
+from nas_ensembles import contract, known_answer
+from nas_ensembles.known_answer import KnownAnswer
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.datasets import Dataset
@@ -21,6 +22,7 @@ from . import pictures, plan, processing, repository, weights
 from .clock import Clock
 from .configs import ServedModel
 from .errors import BuildError
+from .schemes import SCHEMES
 from .variants import CalibrationMethod, Precision, Target, Variant
 from .weights import Progress
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpoint
     from .export import Engine
+    from .int8 import Quantized
 
 _CHECK_PICTURES = 8
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
@@ -99,7 +102,9 @@ class Result:
         name: of the served model.
         version: in the model repository.
         built: False if the same inputs were installed already.
-        manifest: as installed.
+        manifest: as installed: the same, byte for byte, on whatever machine it is built.
+        machine: what this machine made of the model: `cpu` and `agreement` of its engine with the graph, for the target
+            openvino; `latency_ratio` if there was a budget to meet.
         seconds: per step, empty if nothing was built.
     """
 
@@ -107,6 +112,7 @@ class Result:
     version: int
     built: bool
     manifest: dict[str, Any]
+    machine: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -155,7 +161,8 @@ def build(options: Options, reporter: Reporter | None = None, plan_builder: plan
     if not options.force:
         manifest = repository.read_manifest(options.model_repository, name)
         if manifest and manifest["inputs"] == inputs:
-            return Result(name, manifest["version"], False, manifest)
+            machine = repository.read_machine(options.model_repository, name)
+            return Result(name, manifest["version"], False, manifest, machine)
     repository.check_writable(options.model_repository)
     return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths, labelled, plan_builder)
 
@@ -176,7 +183,9 @@ def _build(
     labelled: Dataset | None,
     plan_builder: plan.PlanBuilder | None,
 ) -> Result:
-    from . import check, export
+    import torch
+
+    from . import check, exact, export
 
     if options.variant not in (None, loaded.variant):
         raise BuildError(
@@ -188,19 +197,30 @@ def _build(
     class_names = _class_names(options, loaded, report)
     compiled = _processing(options, loaded, report)
     network = loaded.network()
-    reference = export.Engine(network, compiled, half=False)
+    reference = export.Engine(network, compiled, torch.float64)
 
     with clock.step("export"):
         model = export.export(export.Engine(network, compiled), compiled.letterbox.size_hw, name)
     measured: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    limits = check.FP16_LIMITS
     if options.precision == "int8":
-        model, measured = _quantize(options, report, clock, model, reference, compiled, class_names, paths, labelled)
+        float32 = export.Engine(network, compiled, torch.float32)
+        quantized = _quantize(options, report, clock, model, reference, float32, compiled, class_names, paths, labelled)
+        model, machine = quantized.graph, quantized.machine
+        measured = {"int8": quantized.report, "layers": quantized.layers}
+        limits = check.INT8_LIMITS[quantized.report["activations"]]
     chosen = pictures.spread(paths, _CHECK_PICTURES)
+    graph = exact.Exact(model)
     with clock.step("check", len(chosen)):
         canvases = pictures.canvases(chosen, compiled.letterbox, clock.advance)
-        agreement = check.compare(model, reference, canvases)
-        check.require(agreement, options.precision, name)
+        agreement = check.compare(graph, reference, canvases)
+        check.require(agreement, limits, name)
     measured["agreement"] = asdict(agreement)
+    known = check.ask(graph, compiled.letterbox)
+    if options.target == "openvino":
+        with clock.step("engine"):
+            machine |= _ask_engine(model, known, name, report)
 
     engine_file = model.SerializeToString(deterministic=True)
     facts: dict[str, Any] = {}
@@ -241,11 +261,11 @@ def _build(
             queue_delay_us=_queue_delay_us(options),
         )
         manifest = {"inputs": inputs, "processing": asdict(compiled), **measured, **facts}
-        version = repository.install(options.model_repository, served, engine_file, manifest)
+        version = repository.install(options.model_repository, served, engine_file, known, manifest, machine)
     installed = repository.read_manifest(options.model_repository, name)
     if installed is None:
         raise BuildError(f"{options.model_repository}: {name} was installed but cannot be read back.")
-    return Result(name, version, True, installed, clock.seconds)
+    return Result(name, version, True, installed, machine, clock.seconds)
 
 
 def _quantize(
@@ -254,12 +274,13 @@ def _quantize(
     clock: Clock,
     model: onnx.ModelProto,
     reference: Engine,
+    float32: Engine,
     compiled: processing.Processing,
     class_names: list[str],
     paths: list[Path],
     labelled: Dataset | None,
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The int8 graph, and what goes into the manifest."""
+) -> Quantized:
+    """The int8 graph and what is known of it."""
     from . import int8
 
     if options.calibration is None:
@@ -271,8 +292,25 @@ def _quantize(
         report.warn(f"{len(paths)} pictures are too few to hold some out: int8's loss is measured on the same ones.")
     calibration, measuring = (paths, paths) if labelled else pictures.hold_out(paths)
     held_out = labelled or datasets.unlabelled("held-out pictures", measuring, class_names)
-    settings = int8.Settings(calibration, held_out, options.calibration_method, options.int8_budget)
-    return int8.quantize(model, reference, compiled, class_names, settings, clock, report.warn)
+    settings = int8.Settings(
+        calibration, held_out, SCHEMES[options.target], options.calibration_method, options.int8_budget
+    )
+    return int8.quantize(model, reference, float32, compiled, class_names, settings, clock, report.warn)
+
+
+def _ask_engine(model: onnx.ModelProto, known: KnownAnswer, name: str, report: Reporter) -> dict[str, Any]:
+    """Whether this machine's engine computes the graph; it need not, since others may serve it."""
+    from .compiled import Compiled
+
+    engine = Compiled(model)
+    agreement = known.agreement(*engine(known.canvas).candidates)
+    if agreement < known_answer.LIMIT:
+        report.warn(
+            f"{name}: OpenVINO on this CPU ({engine.cpu}) computes something else than the graph: agreement "
+            f"{agreement:.2f}, expected at least {known_answer.LIMIT:g}. The graph is good and was installed. Served "
+            "here, it takes the exact path, which is about as slow as fp16; `nas-client check` shows which."
+        )
+    return {"cpu": engine.cpu, "agreement": round(agreement, 4)}
 
 
 def _profile(model: onnx.ModelProto, options: Options) -> plan.Profile:

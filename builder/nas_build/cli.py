@@ -298,6 +298,7 @@ def _summary(result: building.Result) -> dict[str, object]:
         "seconds": result.seconds,
         "target": manifest["inputs"]["target"],
         "agreement": manifest["agreement"],
+        "machine": result.machine,
         "plan": manifest.get(contract.PLAN),
         "int8": manifest.get("int8"),
         "files": manifest["files"],
@@ -305,7 +306,9 @@ def _summary(result: building.Result) -> dict[str, object]:
 
 
 def _print_results(results: list[building.Result]) -> None:
-    table = Table(Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found")
+    table = Table(
+        Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found", "engine"
+    )
     int8 = [result.name for result in results if "int8" in result.manifest]
     if int8:
         table.add_column("mAP loss", justify="right")
@@ -318,6 +321,7 @@ def _print_results(results: list[building.Result]) -> None:
             f"{sum(result.seconds.values()):.1f}" if result.built else "",
             f"{agreement['max_score_difference']:.3g}",
             f"{agreement['detections_found']} of {agreement['detections']}",
+            f"{result.machine['agreement']:.3f}" if "agreement" in result.machine else "",
             *([_loss(result.manifest.get("int8"))] if int8 else []),
         )
     OUT.print(table)

@@ -13,7 +13,12 @@ from . import repository
 from .errors import RepositoryError
 from .terminal import OUT, exit_codes
 
-_COLUMNS = ("range", "scale", "input_snr_db", "weight_snr_db", "gain")
+_COLUMNS = ("low", "high", "input_snr_db", "weight_snr_db", "gain")
+
+_ACTIVATIONS = {
+    "int8": "symmetric, as TensorRT wants them",
+    "uint8": "with a zero point where a tensor can be negative, as OpenVINO wants them",
+}
 
 
 def report(
@@ -34,26 +39,34 @@ def report(
                 f"{model_repository}: no model {name}, or its files were changed; it has: {built}. "
                 "Build it with nas-build, or name another with --model-repository."
             )
+        machine = repository.read_machine(model_repository, name)
     layers = manifest.get("layers", {})
     if worst:
         noisiest = sorted(layers, key=lambda layer: _snr_db(layers[layer]))[:worst]
         layers = {layer: layers[layer] for layer in noisiest}
     if as_json:
         chosen = {key: manifest[key] for key in ("version", "inputs", "agreement", "int8") if key in manifest}
-        OUT.print_json(json.dumps({"name": name, **chosen, "layers": layers}))
+        OUT.print_json(json.dumps({"name": name, **chosen, "machine": machine, "layers": layers}))
         return
     inputs, agreement = manifest["inputs"], manifest["agreement"]
     OUT.print(f"{name}, version {manifest['version']}: {inputs['checkpoint']}, {inputs['precision']}", style="bold")
     OUT.print(
-        f"Against PyTorch in float32 on {agreement['pictures']} pictures: {agreement['detections_found']} of "
-        f"{agreement['detections']} clear detections, largest score difference {agreement['max_score_difference']:g}"
+        f"The graph against PyTorch on {agreement['pictures']} pictures: {agreement['detections_found']} of "
+        f"{agreement['detections']} clear detections, largest score difference {agreement['max_score_difference']:g}, "
+        f"correlation of the class logits at least {agreement['logit_correlation']:g}"
     )
+    if "agreement" in machine:
+        OUT.print(
+            f"The engine on the machine that built it ({machine['cpu']}) gave {machine['agreement']:.3f} of the known "
+            "answer; `nas-client check` asks where it is served"
+        )
     if "int8" in manifest:
-        _print_int8(manifest["int8"], len(manifest["layers"]))
+        _print_int8(manifest["int8"], machine, len(manifest["layers"]))
         OUT.print(_table(layers))
 
 
-def _print_int8(int8: dict[str, Any], layers: int) -> None:
+def _print_int8(int8: dict[str, Any], machine: dict[str, Any], layers: int) -> None:
+    OUT.print(f"Activations: {int8['activations']}, {_ACTIVATIONS[int8['activations']]}; weights: int8 per channel")
     disturbance = ", ".join(f"{method} {value:.3f}" for method, value in int8["disturbance"].items())
     OUT.print(f"Ranges: {int8['method']}, on {int8['calibration_pictures']} pictures. Disturbance: {disturbance}")
     truth = "labels" if int8["truth"] == "labels" else "what float32 finds is the truth"
@@ -69,20 +82,33 @@ def _print_int8(int8: dict[str, Any], layers: int) -> None:
     if int8["kept_fp16"]:
         OUT.print(
             f"For the budget of {int8['budget']:g}, {len(int8['kept_fp16'])} of {layers} convolutions stay fp16 "
-            f"({int8['kept_macs']:.1%} of the work): all in int8 lose {before['loss']:+.2f}; it takes "
-            f"{int8['latency_ratio']:.2f} x as long in OpenVINO on the machine that built it"
+            f"({int8['kept_macs']:.1%} of the work): all in int8 lose {before['loss']:+.2f}"
+            + (
+                f"; it takes {machine['latency_ratio']:.2f} x as long in OpenVINO on the machine that built it"
+                if "latency_ratio" in machine
+                else ""
+            )
         )
 
 
 def _table(layers: dict[str, dict[str, Any]]) -> Table:
-    table = Table(Column("convolution", no_wrap=True), "precision")
-    for title in ("range", "scale", "input SNR dB", "weight SNR dB", "gain"):
+    table = Table(Column("convolution", no_wrap=True), "precision", Column("activations", no_wrap=True))
+    for title in ("from", "to", "input SNR dB", "weight SNR dB", "gain"):
         table.add_column(title, justify="right")
     for layer, measured in layers.items():
         table.add_row(
-            layer, measured["precision"], *(f"{measured[key]:.4g}" if key in measured else "" for key in _COLUMNS)
+            layer,
+            measured["precision"],
+            _activations(measured),
+            *(f"{measured[key]:.4g}" if key in measured else "" for key in _COLUMNS),
         )
     return table
+
+
+def _activations(layer: dict[str, Any]) -> str:
+    """`uint8`, or `uint8 - 65` with its zero point."""
+    zero_point = layer.get("zero_point")
+    return str(layer.get("activations", "")) + (f" - {zero_point}" if zero_point else "")
 
 
 def _snr_db(layer: dict[str, Any]) -> float:

@@ -1,36 +1,20 @@
-"""An exported graph, run on this machine's CPU."""
+"""An exported graph in OpenVINO, as the served engine runs it on this machine's CPU."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import openvino
-from nas_ensembles import contract
 from numpy.typing import NDArray
 
+from .exact import CANDIDATES, Outputs, opened
 from .export import BOXES, SCORES
 
 # As the served engine computes on a CPU, see `build`.
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Of one picture; K candidates, N anchors, C classes.
-
-    Attributes:
-        candidates: boxes (K, 4) xyxy in canvas pixels, scores (K,), labels (K,): what the engine answers.
-        boxes: (N, 4) xyxy in canvas pixels, before the top-k.
-        scores: (N, C), before the top-k.
-    """
-
-    candidates: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
 
 
 class Compiled:
@@ -38,21 +22,22 @@ class Compiled:
 
     Args:
         model: from `export.export` or `quantize.insert_qdq`.
+
+    Attributes:
+        cpu: what OpenVINO calls it.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        opened = onnx.ModelProto()
-        opened.CopyFrom(model)
-        opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in (BOXES, SCORES))
         core = openvino.Core()
-        self._graph = core.compile_model(core.read_model(opened.SerializeToString()), "CPU", PRECISION)
+        graph = core.read_model(opened(model).SerializeToString())
+        graph.reshape({port: [1, *port.partial_shape[1:]] for port in graph.inputs})
+        self._graph = core.compile_model(graph, "CPU", PRECISION)
+        self.cpu = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
 
     def __call__(self, canvas: NDArray[np.uint8]) -> Outputs:
         """Run on one canvas, (3, H, W) uint8 RGB."""
         results = self._graph(canvas[None])
-        candidates = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
-        boxes, scores, labels = (results[name][0] for name in candidates)
-        return Outputs((boxes, scores, labels), results[BOXES][0], results[SCORES][0])
+        return Outputs.of({name: results[name] for name in (*CANDIDATES, BOXES, SCORES)})
 
 
 def latency_ratio(model: onnx.ModelProto, other: onnx.ModelProto, canvas: NDArray[np.uint8], rounds: int = 40) -> float:

@@ -27,6 +27,7 @@ _TYPES = {
     contract.CANDIDATE_BOXES: pb.TYPE_FP32,
     contract.CANDIDATE_SCORES: pb.TYPE_FP32,
     contract.CANDIDATE_LABELS: pb.TYPE_INT32,
+    contract.ENGINE_INFO: pb.TYPE_STRING,
     contract.NUM_DETECTIONS: pb.TYPE_INT32,
     contract.BOXES: pb.TYPE_FP32,
     contract.SCORES: pb.TYPE_FP32,
@@ -94,8 +95,18 @@ class ServedModel:
             config.output.add(name=tensor, data_type=_TYPES[tensor], dims=self._dims(tensor))
         return config
 
-    def configs(self) -> dict[str, pb.ModelConfig]:
-        """The five configs by model name: the composing models, then the ensembles."""
+    @property
+    def names(self) -> list[str]:
+        """Of the five models: the composing models, then the ensembles."""
+        stages = [contract.stage_name(self.name, stage) for stage in contract.STAGES]
+        return [*stages, contract.frames_name(self.name), self.name]
+
+    def configs(self, known_answer: Mapping[str, Any] | None = None) -> dict[str, pb.ModelConfig]:
+        """The five configs by model name, in the order of `names`.
+
+        Args:
+            known_answer: for clients; the engine's backend reads it from a file beside the engine.
+        """
         names = {stage: contract.stage_name(self.name, stage) for stage in contract.STAGES}
         steps = {
             "preprocess": ((contract.IMAGE, contract.FRAME), (contract.IMAGES, contract.GEOMETRY)),
@@ -109,7 +120,7 @@ class ServedModel:
         }
         parameters: dict[str, Mapping[str, Any]] = {
             "preprocess": {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels},
-            "engine": self.engine_parameters,
+            "engine": {**self.engine_parameters, **({contract.KNOWN_ANSWER: known_answer} if known_answer else {})},
             "postprocess": {
                 contract.SCORE_THRESHOLD: self.score_threshold,
                 contract.IOU_THRESHOLD: self.iou_threshold,
@@ -147,6 +158,8 @@ class ServedModel:
         # up half a second late. The quick preprocessing would lose three quarters of its throughput by it.
         engine.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
+        if self.target == "openvino":
+            engine.output.add(name=contract.ENGINE_INFO, data_type=_TYPES[contract.ENGINE_INFO], dims=[1])
         if self.target == "tensorrt":
             engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
             engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size

@@ -20,10 +20,14 @@ BOXES, SCORES = "boxes_xyxy", "scores"  # decoded, before the top-k: inner tenso
 class Engine(nn.Module):
     """What the engine computes: `images` to the K best candidates.
 
-    The fused network runs in half precision; normalization before it and decoding after it run in float32.
+    Args:
+        network: with its weights.
+        processing: whose normalization goes into the graph.
+        dtype: of the fused network. Exported is float16, with normalization before it and decoding after it in
+            float32; float32 and float64 are what it is compared with.
     """
 
-    def __init__(self, network: YoloNAS, processing: Processing, half: bool = True) -> None:
+    def __init__(self, network: YoloNAS, processing: Processing, dtype: torch.dtype = torch.float16) -> None:
         super().__init__()
         fused = fuse(network)
         multiply, add = processing.multiply, processing.add
@@ -33,8 +37,8 @@ class Engine(nn.Module):
             assert isinstance(stem, nn.Conv2d)
             stem.weight.data = stem.weight.flip(1).contiguous()
             multiply, add = multiply[::-1], add[::-1]
-        self.network = fused.half() if half else fused
-        self.dtype = torch.float16 if half else torch.float32
+        self.network = fused.to(dtype)
+        self.dtype = dtype
         # One number where the channels agree: a scalar multiplication is cheaper than a broadcast.
         self.multiply = multiply[0] if len(set(multiply)) == 1 else torch.tensor(multiply).reshape(1, 3, 1, 1)
         self.add = torch.tensor(add).reshape(1, 3, 1, 1) if any(add) else None

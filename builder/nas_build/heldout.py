@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from nas_eval.metrics import Prediction
 from numpy.typing import NDArray
 
 from .boxes import iou
-from .compiled import Compiled
+from .exact import Exact
 from .export import Engine, top_candidates
 from .predict import Detect, predict
 from .processing import Processing
@@ -33,6 +33,7 @@ class Accuracy:
 
     float32: float
     graph: float
+    predictions: Sequence[Prediction] = field(default=(), repr=False)  # of the graph
 
     @property
     def loss(self) -> float:
@@ -44,7 +45,8 @@ class HeldOut:
     """Pictures, and what float32 finds in them.
 
     Args:
-        reference: in float32.
+        reference: in float64.
+        float32: the same network in float32, for the pictures that `disturbance` does not look at.
         processing: of the model.
         dataset: with labels; or without, then what float32 finds above the model's score threshold is the truth.
         categories: category id of each label of the model.
@@ -58,6 +60,7 @@ class HeldOut:
     def __init__(
         self,
         reference: Engine,
+        float32: Engine,
         processing: Processing,
         dataset: Dataset,
         categories: Mapping[int, int],
@@ -66,7 +69,7 @@ class HeldOut:
         self._spec = processing.letterbox
         self._categories = categories
         self._seen: list[tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]] = []
-        self._found = predict(self._watch(reference), self._spec, dataset, categories, _PROTOCOL, progress)
+        self._found = predict(self._watch(reference, float32), self._spec, dataset, categories, _PROTOCOL, progress)
         self.labelled = bool(dataset.truth["annotations"])
         self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, processing.score_threshold)
         self._float32 = self._map(self._found)
@@ -82,47 +85,50 @@ class HeldOut:
         Over the best anchors of each picture, in shares of their scores: what the scores of all classes are off, and
         by how much the box misses (1 - IoU, as much as the anchor scores). 0 is float32 itself.
         """
-        compiled = Compiled(model)
+        graph = Exact(model)
         off = total = 0.0
         for canvas, anchors, boxes, scores in self._seen:
-            outputs = compiled(canvas)
+            outputs = graph(canvas)
             best = scores.max(axis=1)
             off += float(np.abs(outputs.scores[anchors] - scores).sum())
             off += float((best * (1 - iou(outputs.boxes[anchors], boxes))).sum())
             total += float(best.sum())
         return off / max(total, 1e-9)
 
-    def accuracy(self, model: onnx.ModelProto) -> Accuracy:
-        """The graph's mAP 50-95 beside that of float32."""
-        return Accuracy(self._float32, self._map(self._predictions(model)))
-
-    def interval(self, model: onnx.ModelProto) -> tuple[float, float]:
-        """95 % interval of the loss in mAP points, by a paired bootstrap over the pictures."""
-        difference = metrics.compare(self.dataset, self._found, self._predictions(model), _RESAMPLES)
-        return -difference.high * 100, -difference.low * 100
-
-    def _predictions(self, model: onnx.ModelProto) -> list[Prediction]:
-        compiled = Compiled(model)
-        return predict(
-            lambda canvas: compiled(canvas).candidates, self._spec, self.dataset, self._categories, _PROTOCOL
+    def accuracy(self, model: onnx.ModelProto, progress: Callable[[], None] = lambda: None) -> Accuracy:
+        """The graph's mAP 50-95 beside that of float32; `progress` is called after each picture."""
+        graph = Exact(model)
+        predictions = predict(
+            lambda canvas: graph(canvas).candidates, self._spec, self.dataset, self._categories, _PROTOCOL, progress
         )
+        return Accuracy(self._float32, self._map(predictions), predictions)
+
+    def interval(self, accuracy: Accuracy) -> tuple[float, float]:
+        """95 % interval of the loss in mAP points, by a paired bootstrap over the pictures."""
+        difference = metrics.compare(self.dataset, self._found, accuracy.predictions, _RESAMPLES)
+        return -difference.high * 100, -difference.low * 100
 
     def _map(self, predictions: Sequence[Prediction]) -> float:
         return metrics.evaluate(self.dataset, predictions).map_50_95 * 100
 
-    def _watch(self, reference: Engine) -> Detect:
-        """Float32's candidates; what its best anchors say of the first pictures is kept for `disturbance`."""
+    def _watch(self, reference: Engine, float32: Engine) -> Detect:
+        """Float32's candidates; what the reference's best anchors say of the first pictures is kept for `disturbance`.
+
+        An average precision follows from the order of the scores, which float32 leaves as it is on every machine; a
+        disturbance is a sum.
+        """
 
         def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+            looked_at = len(self._seen) < _LOOKED_AT
             with torch.inference_mode():
-                decoded = reference.decoded(torch.from_numpy(canvas)[None])
+                decoded = (reference if looked_at else float32).decoded(torch.from_numpy(canvas)[None])
                 candidates = top_candidates(*decoded)
-            if len(self._seen) < _LOOKED_AT:
-                boxes, scores = (tensor[0].numpy() for tensor in decoded)
-                anchors = np.argsort(scores.max(axis=1))[-_ANCHORS:]
+            if looked_at:
+                boxes, scores = (tensor[0].float().numpy() for tensor in decoded)
+                anchors = np.argsort(scores.max(axis=1), kind="stable")[-_ANCHORS:]
                 self._seen.append((canvas, anchors, boxes[anchors], scores[anchors]))
             best_boxes, best_scores, labels = (tensor[0].numpy() for tensor in candidates)
-            return best_boxes, best_scores, labels
+            return best_boxes.astype(np.float32), best_scores.astype(np.float32), labels
 
         return detect
 

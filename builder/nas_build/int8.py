@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from nas_eval.datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
 from . import calibrate, compiled, pictures, rounding
-from .calibrate import INT8_MAX, Observation
+from .calibrate import Observation
 from .clock import Clock
 from .errors import CalibrationError
 from .export import Engine
@@ -22,6 +21,7 @@ from .heldout import Accuracy, HeldOut
 from .processing import Processing
 from .quantize import insert_qdq
 from .rounding import Rounded
+from .schemes import Grid, Scheme
 from .variants import RANGE_METHODS, CalibrationMethod, RangeMethod
 
 _MUCH = 0.25  # share of the work in half precision at which int8 is hardly worth having
@@ -35,14 +35,33 @@ class Settings:
         calibration: pictures to calibrate with.
         held_out: pictures to measure the loss on, with labels or without.
         method: how ranges are chosen; "auto" tries all and takes the one that disturbs the held-out pictures least.
+        scheme: of the target.
         budget: most mAP points to lose against float32; convolutions that hurt most stay in half precision until the
             measured loss is within it. None keeps all int8.
     """
 
     calibration: Sequence[Path]
     held_out: Dataset
+    scheme: Scheme
     method: CalibrationMethod = "auto"
     budget: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize` made.
+
+    Attributes:
+        graph: with Q/DQ.
+        report: method, accuracy, what was kept in half precision: the same on every machine.
+        layers: likewise, of each convolution.
+        machine: what depends on this machine: `latency_ratio` where there was a budget to meet.
+    """
+
+    graph: onnx.ModelProto
+    report: dict[str, Any]
+    layers: dict[str, dict[str, Any]]
+    machine: dict[str, Any]
 
 
 class Quantizer:
@@ -50,8 +69,9 @@ class Quantizer:
 
     Args:
         model: from `export.export`.
-        reference: the same network in float32.
+        reference: the same network, not quantized.
         observed: what its convolutions read.
+        scheme: of the target.
         progress: called after each convolution.
     """
 
@@ -60,43 +80,47 @@ class Quantizer:
         model: onnx.ModelProto,
         reference: Engine,
         observed: dict[str, Observation],
+        scheme: Scheme,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.observed = observed
+        self._scheme = scheme
         self._model = model
         self._reference = reference
         self._rounded: dict[str, Rounded] = {}
         for name, observation in observed.items():
-            self._rounded[name] = rounding.second_order(self.weights_of(name), observation)
+            self._rounded[name] = rounding.second_order(self.weights_of(name), observation, scheme.pair_limit)
             progress()
 
-    def ranges(self, method: RangeMethod) -> dict[str, float]:
+    def grids(self, method: RangeMethod) -> dict[str, Grid]:
         """Of the inputs of all convolutions."""
-        return {name: observation.histogram.amax(method) for name, observation in self.observed.items()}
+        return {name: self._scheme.grid(observation.histogram, method) for name, observation in self.observed.items()}
 
-    def graph(self, ranges: dict[str, float], kept: Collection[str] = ()) -> onnx.ModelProto:
+    def graph(self, grids: dict[str, Grid], kept: Collection[str] = ()) -> onnx.ModelProto:
         """The int8 graph; convolutions in `kept` stay in half precision."""
-        return insert_qdq(self._model, {name: amax for name, amax in ranges.items() if name not in kept}, self._rounded)
+        return insert_qdq(self._model, {name: grid for name, grid in grids.items() if name not in kept}, self._rounded)
 
-    def layers(self, ranges: dict[str, float], kept: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Of each convolution: precision, range, scale, and signal to noise of input and weights in decibels."""
+    def layers(self, grids: dict[str, Grid], kept: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Of each convolution: precision, activations, and signal to noise of input and weights in decibels."""
         layers: dict[str, dict[str, Any]] = {}
         for name, module in self._reference.network.named_modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 layers[name] = {"precision": "fp16"}
             if name in self.observed and name not in kept:
-                histogram, amax = self.observed[name].histogram, ranges[name]
-                snr_db = rounding.output_snr_db(self.weights_of(name), self._rounded[name], self.observed[name])
+                observation, grid = self.observed[name], grids[name]
+                snr_db = rounding.output_snr_db(self.weights_of(name), self._rounded[name], observation)
                 layers[name] = {
                     "precision": "int8",
-                    "range": _round(amax),
-                    "scale": _round(amax / INT8_MAX),
-                    "input_snr_db": round(histogram.snr_db(amax), 2),
+                    "activations": grid.type,
+                    "zero_point": grid.zero_point,
+                    "low": _round(grid.low),
+                    "high": _round(grid.high),
+                    "input_snr_db": round(observation.histogram.snr_db(max(-grid.low, grid.high), grid.scale), 2),
                     "weight_snr_db": round(snr_db, 2),
                 }
         return layers
 
-    def weights_of(self, name: str) -> NDArray[np.float32]:
+    def weights_of(self, name: str) -> NDArray[Any]:
         """Of one convolution, (C_out, C_in, kh, kw)."""
         return self._reference.network.get_submodule(name).weight.detach().numpy()  # type: ignore[operator]
 
@@ -104,25 +128,24 @@ class Quantizer:
 def quantize(
     model: onnx.ModelProto,
     reference: Engine,
+    float32: Engine,
     processing: Processing,
     class_names: Sequence[str],
     settings: Settings,
     clock: Clock,
     warn: Callable[[str], None],
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
+) -> Quantized:
     """The int8 graph and what is known of it.
 
     Args:
         model: from `export.export`.
-        reference: the same network in float32.
+        reference: the same network in float64: what is chosen, is chosen by it.
+        float32: the same network in float32, for the many pictures whose accuracy is measured.
         processing: of the model.
         class_names: by label.
         settings: how.
         clock: told of each step.
         warn: told if little is left of int8.
-
-    Returns:
-        The graph, and the report: `int8` (method, accuracy, what was kept) and `layers` (each convolution).
 
     Raises:
         CalibrationError: if there is a budget and nothing to measure it with.
@@ -130,12 +153,12 @@ def quantize(
     """
     with clock.step("calibrate", len(settings.calibration)):
         canvases = pictures.canvases(settings.calibration, processing.letterbox)
-        observed = calibrate.observe(reference, canvases, clock.advance)
+        observed = calibrate.observe(reference, canvases, clock.advance, len(settings.calibration))
     with clock.step("round weights", len(observed)):
-        quantizer = Quantizer(model, reference, observed, clock.advance)
+        quantizer = Quantizer(model, reference, observed, settings.scheme, clock.advance)
     with clock.step("held-out pictures", len(settings.held_out.pictures)):
         categories = settings.held_out.categories_of(class_names)
-        held_out = HeldOut(reference, processing, settings.held_out, categories, clock.advance)
+        held_out = HeldOut(reference, float32, processing, settings.held_out, categories, clock.advance)
     if settings.budget is not None and not held_out.objects:
         raise CalibrationError(
             f"float32 finds nothing in the {len(settings.held_out.pictures)} held-out pictures, so that a loss cannot "
@@ -143,9 +166,10 @@ def quantize(
         )
 
     method, disturbances = _choose(quantizer, held_out, settings.method, clock)
-    ranges = quantizer.ranges(method)
-    graph = quantizer.graph(ranges)
+    grids = quantizer.grids(method)
+    graph = quantizer.graph(grids)
     report: dict[str, Any] = {
+        "activations": settings.scheme.activations,
         "calibration_pictures": len(settings.calibration),
         "held_out_pictures": len(settings.held_out.pictures),
         "truth": "labels" if held_out.labelled else "float32",
@@ -153,20 +177,22 @@ def quantize(
         "method": method,
         "disturbance": {name: _round(value) for name, value in disturbances.items()},
     }
+    machine: dict[str, Any] = {}
     kept: Sequence[str] = ()
     gains: dict[str, float] = {}
     if held_out.objects:
-        accuracy = held_out.accuracy(graph)
+        with clock.step("accuracy", len(settings.held_out.pictures)):
+            accuracy = held_out.accuracy(graph, clock.advance)
         report["all_int8"] = _plain(accuracy)
         if settings.budget is not None and accuracy.loss > settings.budget:
-            gains = _gains(quantizer, held_out, ranges, disturbances[method], clock)
-            kept = _within(settings.budget, quantizer, held_out, ranges, gains, clock)
-            whole, graph = graph, quantizer.graph(ranges, kept)
+            gains = _gains(quantizer, held_out, grids, disturbances[method], clock)
+            kept = _within(settings.budget, quantizer, held_out, grids, gains, clock)
+            whole, graph = graph, quantizer.graph(grids, kept)
             accuracy = held_out.accuracy(graph)
             canvas = next(pictures.canvases(settings.calibration[:1], processing.letterbox))
             with clock.step("latency"):
-                report["latency_ratio"] = round(compiled.latency_ratio(graph, whole, canvas), 3)
-        low, high = held_out.interval(graph)
+                machine["latency_ratio"] = round(compiled.latency_ratio(graph, whole, canvas), 3)
+        low, high = held_out.interval(accuracy)
         report["accuracy"] = {**_plain(accuracy), "loss_low": _points(low), "loss_high": _points(high)}
     macs = sum(observation.macs for observation in observed.values())
     kept_macs = sum(observed[name].macs for name in kept) / macs
@@ -178,10 +204,10 @@ def quantize(
     report["budget"] = settings.budget
     report["kept_fp16"] = list(kept)
     report["kept_macs"] = round(kept_macs, 4)
-    layers = quantizer.layers(ranges, kept)
+    layers = quantizer.layers(grids, kept)
     for name, gain in gains.items():
         layers[name]["gain"] = _round(gain)
-    return graph, {"int8": report, "layers": layers}
+    return Quantized(graph, report, layers, machine)
 
 
 def _choose(
@@ -192,19 +218,19 @@ def _choose(
     disturbances = {}
     with clock.step("choose ranges", len(methods)):
         for one in methods:
-            disturbances[one] = held_out.disturbance(quantizer.graph(quantizer.ranges(one)))
+            disturbances[one] = held_out.disturbance(quantizer.graph(quantizer.grids(one)))
             clock.advance()
     return min(disturbances, key=disturbances.__getitem__), disturbances
 
 
 def _gains(
-    quantizer: Quantizer, held_out: HeldOut, ranges: dict[str, float], disturbance: float, clock: Clock
+    quantizer: Quantizer, held_out: HeldOut, grids: dict[str, Grid], disturbance: float, clock: Clock
 ) -> dict[str, float]:
     """How much less the held-out pictures are disturbed when one convolution alone stays in half precision."""
     gains = {}
-    with clock.step("sensitivity", len(ranges)):
-        for name in ranges:
-            gains[name] = disturbance - held_out.disturbance(quantizer.graph(ranges, (name,)))
+    with clock.step("sensitivity", len(grids)):
+        for name in grids:
+            gains[name] = disturbance - held_out.disturbance(quantizer.graph(grids, (name,)))
             clock.advance()
     return gains
 
@@ -213,7 +239,7 @@ def _within(
     budget: float,
     quantizer: Quantizer,
     held_out: HeldOut,
-    ranges: dict[str, float],
+    grids: dict[str, Grid],
     gains: dict[str, float],
     clock: Clock,
 ) -> Sequence[str]:
@@ -223,7 +249,7 @@ def _within(
     order = sorted(gains, key=lambda name: gains[name] / (macs[name] + least), reverse=True)
 
     def enough(count: int) -> bool:
-        loss = held_out.accuracy(quantizer.graph(ranges, order[:count])).loss
+        loss = held_out.accuracy(quantizer.graph(grids, order[:count])).loss
         clock.advance()
         return loss <= budget
 
@@ -250,4 +276,4 @@ def _points(value: float) -> float:
 
 
 def _round(value: float) -> float:
-    return float(f"{value:.6g}")
+    return float(f"{value:.4g}")

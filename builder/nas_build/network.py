@@ -381,10 +381,10 @@ class YoloNAS(nn.Module):
 def decode(raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Turn the heads' maps into boxes and scores.
 
-    Always in float32: float16 has steps of half a pixel at coordinates from 512 to 1024.
+    In float32 at least: float16 has steps of half a pixel at coordinates from 512 to 1024.
 
     Args:
-        raw: per stride, class logits [B, C, h, w] and box-side logits [B, 68, h, w], float16 or float32.
+        raw: per stride, class logits [B, C, h, w] and box-side logits [B, 68, h, w], float16, 32 or 64.
 
     Returns:
         boxes [B, N, 4] xyxy in input pixels; scores [B, N, C].
@@ -395,13 +395,17 @@ def decode(raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
         points = torch.stack([x, y], dim=-1).reshape(1, height * width, 2)  # [1, hw, 2]
         bins = torch.arange(REG_MAX + 1, dtype=torch.float32).reshape(1, 1, REG_MAX + 1, 1)
-        sides = sides.float().reshape(-1, 4, REG_MAX + 1, height * width)  # [B, 4, 17, hw]
+        sides = _at_least_float32(sides).reshape(-1, 4, REG_MAX + 1, height * width)  # [B, 4, 17, hw]
         # Multiply and sum, not a 1x1 convolution: the expectation must stay out of quantization.
         distances = (sides.softmax(dim=2) * bins).sum(dim=2).transpose(1, 2)  # [B, hw, 4]
         left_top, right_bottom = torch.split(distances, 2, dim=-1)
         boxes.append(torch.cat([points - left_top, points + right_bottom], dim=-1) * stride)
-        scores.append(logits.float().flatten(2).transpose(1, 2).sigmoid())
+        scores.append(_at_least_float32(logits).flatten(2).transpose(1, 2).sigmoid())
     return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def build(variant: Variant, num_classes: int = 80) -> YoloNAS:

@@ -1,8 +1,8 @@
 """INT8 as explicit Q/DQ: write ranges and rounded weights into the graph.
 
-Symmetric signed int8 with zero point 0: weights per output channel, activations per tensor. Convolutions that read the
-same tensor share its one Q/DQ pair, and so does the shortcut of a bottleneck, which spares both engines a second copy
-in half precision. Biases stay unquantized: TensorRT's parser refuses an int32 DequantizeLinear. Transposed
+Weights are symmetric int8, per output channel; activations are of the target's type, per tensor. Convolutions that read
+the same tensor share its one Q/DQ pair, and so does the shortcut of a bottleneck, which spares both engines a second
+copy in half precision. Biases stay unquantized: TensorRT's parser refuses an int32 DequantizeLinear. Transposed
 convolutions stay in half precision: int8 makes them no faster in either engine.
 """
 
@@ -16,33 +16,33 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from .calibrate import INT8_MAX
 from .rounding import Rounded
+from .schemes import Grid
 
 
-def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, float], weights: Mapping[str, Rounded]) -> onnx.ModelProto:
+def insert_qdq(model: onnx.ModelProto, grids: Mapping[str, Grid], weights: Mapping[str, Rounded]) -> onnx.ModelProto:
     """A copy of the graph whose convolutions are int8.
 
     Args:
         model: from `export`, with convolutions named after the network's modules.
-        ranges: of each convolution's input, from `Histogram.amax`; convolutions that are not in it stay as they are.
-        weights: of each convolution in `ranges`.
+        grids: of each convolution's input, from `Scheme.grid`; convolutions that are not in it stay as they are.
+        weights: of each convolution in `grids`.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
     graph = quantized.graph
     initializers = {i.name: i for i in graph.initializer}
-    amax = {node.input[0]: ranges[node.name] for node in graph.node if _is_int8(node, ranges)}
+    tensors = {node.input[0]: grids[node.name] for node in graph.node if _is_int8(node, grids)}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if _is_int8(node, ranges):
+        if _is_int8(node, grids):
             nodes.append(_quantize_weights(graph, initializers, node, weights[node.name]))
-        if _is_int8(node, ranges) or _is_shortcut(node):
-            node.input[:] = [f"{name}_dequantized" if name in amax else name for name in node.input]
+        if _is_int8(node, grids) or _is_shortcut(node):
+            node.input[:] = [f"{name}_dequantized" if name in tensors else name for name in node.input]
         nodes.append(node)
         for name in node.output:
-            if name in amax:
-                nodes += _quantize_tensor(graph, name, amax[name])
+            if name in tensors:
+                nodes += _quantize_tensor(graph, name, tensors[name])
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
@@ -50,8 +50,8 @@ def insert_qdq(model: onnx.ModelProto, ranges: Mapping[str, float], weights: Map
     return quantized
 
 
-def _is_int8(node: onnx.NodeProto, ranges: Mapping[str, float]) -> bool:
-    return node.op_type == "Conv" and node.name in ranges
+def _is_int8(node: onnx.NodeProto, grids: Mapping[str, Grid]) -> bool:
+    return node.op_type == "Conv" and node.name in grids
 
 
 def _is_shortcut(node: onnx.NodeProto) -> bool:
@@ -59,12 +59,13 @@ def _is_shortcut(node: onnx.NodeProto) -> bool:
     return node.op_type == "Mul" and any(name.endswith(".alpha") for name in node.input)
 
 
-def _quantize_tensor(graph: onnx.GraphProto, name: str, amax: float) -> list[onnx.NodeProto]:
-    _store(graph, f"{name}_scale", np.asarray(max(amax, 1e-6) / INT8_MAX, np.float16))
-    _store(graph, f"{name}_zero_point", np.zeros((), np.int8))
+def _quantize_tensor(graph: onnx.GraphProto, name: str, grid: Grid) -> list[onnx.NodeProto]:
+    scale, zero_point = grid.stored()
+    _store(graph, f"{name}_scale", scale)
+    _store(graph, f"{name}_zero_point", zero_point)
     return [
-        _node("QuantizeLinear", name, name, f"{name}_int8"),
-        _node("DequantizeLinear", f"{name}_int8", name, f"{name}_dequantized"),
+        _node("QuantizeLinear", name, name, f"{name}_quantized"),
+        _node("DequantizeLinear", f"{name}_quantized", name, f"{name}_dequantized"),
     ]
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import nas_ensembles
-from nas_ensembles import contract
+from nas_ensembles import contract, known_answer
+from nas_ensembles.known_answer import KnownAnswer
 
 from .configs import ENGINE_FILES, ServedModel, render
 from .errors import RepositoryError
 
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
+MACHINE = "machine.json"  # what depends on the machine that built it; no other file does
 _STAGING_PREFIX = ".nas-build-"
 
 
@@ -50,12 +52,28 @@ def read_manifest(repository: Path, name: str) -> dict[str, Any] | None:
     return manifest if intact else None
 
 
+def read_machine(repository: Path, name: str) -> dict[str, Any]:
+    """What the newest version's build measured of its machine; empty if that file is gone."""
+    try:
+        text = (repository / name / str(versions(repository, name)[-1]) / MACHINE).read_text(encoding="utf-8")
+        return dict(json.loads(text))
+    except (OSError, ValueError, IndexError):
+        return {}
+
+
 def models(repository: Path) -> list[str]:
     """Names of the models that were built into a repository."""
     return sorted({path.parent.parent.name for path in repository.glob(f"*/*/{MANIFEST}")})
 
 
-def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: Mapping[str, Any]) -> int:
+def install(
+    repository: Path,
+    model: ServedModel,
+    engine_file: bytes,
+    known: KnownAnswer,
+    manifest: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> int:
     """Write the five models beside their older versions.
 
     Everything is written and synced in a hidden staging folder, then renamed into place: composing models first, the
@@ -65,7 +83,9 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
         repository: made if it is not there.
         model: what to serve.
         engine_file: bytes of model.onnx or model.plan.
+        known: what the engine must answer.
         manifest: what the build knows; the installed files and their SHA-256 are added as "files".
+        machine: what depends on this machine; it is in a file of its own.
 
     Returns:
         The version that was installed.
@@ -74,15 +94,17 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
         RepositoryError: if the folder cannot be written.
     """
     with _repository_errors(repository), _staging(repository) as staging:
-        configs = model.configs()
-        version = 1 + max((v for name in configs for v in versions(repository, name)), default=0)
+        version = 1 + max((v for name in model.names for v in versions(repository, name)), default=0)
+        configs = model.configs({"version": version, **known.to_dict()})
         folders = {name: staging / name / str(version) for name in configs}
         for name, folder in folders.items():
             folder.mkdir(parents=True)
             _write(staging / name / CONFIG, render(configs[name]).encode())
         for stage in ("preprocess", "postprocess"):
             _write_python_model(stage, folders[contract.stage_name(model.name, stage)])
-        _write(folders[contract.stage_name(model.name, "engine")] / ENGINE_FILES[model.target], engine_file)
+        engine = folders[contract.stage_name(model.name, "engine")]
+        _write(engine / ENGINE_FILES[model.target], engine_file)
+        _write(engine / known_answer.FILE, json.dumps(known.to_dict()).encode())
         files = {
             str(path.relative_to(staging)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(staging.rglob("*"))
@@ -92,6 +114,7 @@ def install(repository: Path, model: ServedModel, engine_file: bytes, manifest: 
             {**manifest, "version": version, "files": files}, indent=2, ensure_ascii=False, sort_keys=True
         )
         _write(folders[model.name] / MANIFEST, text.encode() + b"\n")
+        _write(folders[model.name] / MACHINE, json.dumps(machine, indent=2).encode() + b"\n")
         for path in staging.rglob("*"):
             if path.is_dir():
                 _sync(path)

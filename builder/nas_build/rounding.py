@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .calibrate import INT8_MAX, Observation, decibels
+from .calibrate import Observation, decibels
+from .schemes import WEIGHT_MAX
 
 _DAMPING = 0.01  # of the mean variance: keeps the covariance of few pictures invertible
 _BLOCK = 128  # columns whose errors are passed on together
@@ -36,38 +37,42 @@ class Rounded:
         return self.values * scales
 
 
-def nearest(weights: NDArray[Any]) -> Rounded:
+def nearest(weights: NDArray[Any], pair_limit: int | None = None) -> Rounded:
     """Each weight to the nearest int8 value.
 
     Args:
         weights: (C_out, C_in, kh, kw).
+        pair_limit: see `schemes.Scheme`.
     """
-    scales = _scales(weights)
-    divisor = scales.astype(np.float32).reshape(-1, 1, 1, 1)
-    values = np.clip(np.round(weights.astype(np.float32) / divisor), -INT8_MAX, INT8_MAX)
-    return Rounded(values.astype(np.int8), scales, np.zeros(len(scales), np.float32))
+    bounds = _Bounds(weights, pair_limit)
+    divided = weights.reshape(len(weights), -1).astype(np.float64) / bounds.scales[:, None]
+    values = np.clip(np.round(divided), bounds.low, bounds.high).reshape(weights.shape)
+    return Rounded(values.astype(np.int8), bounds.scales, np.zeros(len(values), np.float32))
 
 
-def second_order(weights: NDArray[Any], observation: Observation) -> Rounded:
+def second_order(weights: NDArray[Any], observation: Observation, pair_limit: int | None = None) -> Rounded:
     """One input at a time, each rounding error made good by the inputs that are still to come.
 
     How much an input can make good follows from the covariance of what the convolution reads (GPTQ,
     https://arxiv.org/abs/2210.17323). A kernel with an identity in its centre tap gains most: its largest weight sets
     a scale that is coarse for all others. What remains of the mean goes into the bias
-    (https://arxiv.org/abs/1906.04721).
+    (https://arxiv.org/abs/1906.04721). In float64, so that every machine rounds alike.
 
     Args:
         weights: (C_out, C_in, kh, kw).
         observation: of the same convolution.
+        pair_limit: see `schemes.Scheme`.
     """
-    stored = _scales(weights)
-    scales = torch.from_numpy(stored.astype(np.float32))
-    exact = torch.from_numpy(weights.astype(np.float32)).flatten(1)
+    bounds = _Bounds(weights, pair_limit)
+    scales, low, high = (
+        torch.from_numpy(array.astype(np.float64)) for array in (bounds.scales, bounds.low, bounds.high)
+    )
+    exact = torch.from_numpy(weights.astype(np.float64)).flatten(1)
     mean, covariance = observation.moments()
     diagonal = covariance.diagonal()
     damped = covariance + torch.eye(len(mean), dtype=torch.float64) * max(float(diagonal.mean()) * _DAMPING, 1e-12)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    passing = torch.linalg.cholesky(inverse, upper=True).float()
+    passing = torch.linalg.cholesky(inverse, upper=True)
     values = torch.empty_like(exact)
     left = exact.clone()
     for start in range(0, len(mean), _BLOCK):
@@ -76,12 +81,13 @@ def second_order(weights: NDArray[Any], observation: Observation) -> Rounded:
         errors = torch.empty_like(left[:, block])
         for i in range(errors.shape[1]):
             column = left[:, start + i]
-            values[:, start + i] = (column / scales).round().clamp(-INT8_MAX, INT8_MAX)
+            rounded = (column / scales).round()
+            values[:, start + i] = torch.minimum(torch.maximum(rounded, low[:, start + i]), high[:, start + i])
             errors[:, i] = (column - values[:, start + i] * scales) / within[i, i]
             left[:, block][:, i:] -= torch.outer(errors[:, i], within[i, i:])
         left[:, start + _BLOCK :] -= errors @ passing[block, start + _BLOCK :]
     lost = exact - values * scales[:, None]
-    return Rounded(values.to(torch.int8).reshape(weights.shape).numpy(), stored, (lost.double() @ mean).float().numpy())
+    return Rounded(values.to(torch.int8).reshape(weights.shape).numpy(), bounds.scales, (lost @ mean).float().numpy())
 
 
 def output_snr_db(weights: NDArray[Any], rounded: Rounded, observation: Observation) -> float:
@@ -95,9 +101,34 @@ def output_snr_db(weights: NDArray[Any], rounded: Rounded, observation: Observat
     return decibels(power(weights), power(weights - rounded.dequantized()))
 
 
-def _scales(weights: NDArray[Any]) -> NDArray[np.float16]:
-    """The largest weight of each output channel is 127; rounded to the stored type before any weight is."""
-    largest = np.abs(weights.astype(np.float32)).reshape(len(weights), -1).max(axis=1)
-    smallest = np.finfo(np.float16).smallest_subnormal
-    scales: NDArray[np.float16] = np.maximum((largest / INT8_MAX).astype(np.float16), smallest)
-    return scales
+class _Bounds:
+    """Scales of the output channels, and how large each rounded weight may be.
+
+    The largest weight of a channel would be 127. With a limit for pairs the scale is such that the two largest of one
+    sign add up to less than it; what rounding may add to them is taken off the others.
+
+    Attributes:
+        scales: (C_out,) float16: rounded to the stored type before any weight is.
+        low, high: (C_out, D) int64.
+    """
+
+    def __init__(self, weights: NDArray[Any], pair_limit: int | None) -> None:
+        flat = weights.reshape(len(weights), -1).astype(np.float64)
+        need = np.abs(flat).max(axis=1) / WEIGHT_MAX
+        signs = (flat, -flat)
+        if pair_limit:
+            for signed in signs:
+                pairs = np.sort(signed, axis=1)[:, -2:].clip(0).sum(axis=1)
+                need = np.maximum(need, pairs / (pair_limit - 1))
+        self.scales: NDArray[np.float16] = np.maximum(need.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
+        self.high, low = (self._most(signed, pair_limit) for signed in signs)
+        self.low = -low
+
+    def _most(self, weights: NDArray[np.float64], pair_limit: int | None) -> NDArray[np.int64]:
+        most = np.full(weights.shape, WEIGHT_MAX)
+        if pair_limit:
+            rows, largest = np.arange(len(weights)), weights.argmax(axis=1)
+            top = np.ceil(weights[rows, largest] / self.scales).clip(pair_limit // 2, WEIGHT_MAX).astype(int)
+            most = np.minimum(most, pair_limit - top[:, None])
+            most[rows, largest] = top
+        return most

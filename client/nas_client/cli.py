@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 from nas_ensembles import contract
 from rich.table import Column, Table
 
-from . import cli_bench, cli_detect, cli_val
+from . import cli_bench, cli_check, cli_detect, cli_val
+from .check import engine_info
+from .detector import Detector, Model
+from .errors import ClientError
 from .terminal import OUT, ProtocolOption, Timeout, Url, connect, exit_codes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(cli_detect.detect)
 app.command()(cli_val.val)
 app.command("bench")(cli_bench.bench_command)
+app.command()(cli_check.check)
 
 
 @app.command()
@@ -28,7 +32,7 @@ def models(
 ) -> None:
     """List what the server has, its state and its parameters."""
     with exit_codes(), connect(url, protocol, None, timeout) as detector:
-        listed = detector.models()
+        listed = [_with_engine(detector, model) for model in detector.models()]
     if as_json:
         OUT.print_json(json.dumps([asdict(model) for model in listed]))
         return
@@ -43,10 +47,24 @@ def models(
     OUT.print(table)
 
 
+def _with_engine(detector: Detector, model: Model) -> Model:
+    """What computes the model, beside its parameters: that is known only where it runs."""
+    if not model.detects:
+        return model
+    try:
+        engine = contract.stage_name(model.name, "engine")
+        info = engine_info(detector.transport, detector.transport.model_config(engine))
+    except ClientError as error:
+        info = {"error": str(error)}
+    return replace(model, parameters={**model.parameters, "engine": info}) if info else model
+
+
 def _short(key: str, value: Any) -> str:
     """A parameter's value in a few words."""
     if key == contract.CLASS_NAMES:
         return f"{len(value)}: {', '.join(value[:3])}, ..."
+    if key == contract.KNOWN_ANSWER:
+        return f"of version {value['version']}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_short(name, part)}" for name, part in value.items())
     text = "x".join(map(str, value)) if isinstance(value, list) else str(value)

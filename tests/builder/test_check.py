@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import PICTURES, canvas_of
 from nas_build import check, export
-from nas_build.check import Agreement
+from nas_build.check import FP16_LIMITS, INT8_LIMITS, Agreement, Limits
 from nas_build.errors import DisagreementError
+from nas_build.exact import Exact
 from nas_build.export import Engine
 from nas_build.network import YoloNAS
 from nas_build.processing import COCO, Processing
@@ -19,7 +21,7 @@ CANVASES = [canvas_of(path) for path in PICTURES]
 
 @pytest.fixture(scope="module")
 def reference(demo_network: YoloNAS) -> Engine:
-    return Engine(demo_network, COCO, half=False)
+    return Engine(demo_network, COCO, torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,8 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_a_true_graph_is_accepted(fp16: onnx.ModelProto, reference: Engine) -> None:
-    agreement = check.compare(fp16, reference, CANVASES)
-    check.require(agreement, "fp16", "s")
+    agreement = check.compare(Exact(fp16), reference, CANVASES)
+    check.require(agreement, FP16_LIMITS, "s")
     assert agreement.pictures == len(CANVASES)
     assert agreement.max_score_difference < 0.01 and agreement.max_box_difference_px < 1
     assert agreement.detections == agreement.detections_found >= 8
@@ -41,19 +43,19 @@ def test_a_true_graph_is_accepted(fp16: onnx.ModelProto, reference: Engine) -> N
 
 def test_swapped_channels_are_refused(demo_network: YoloNAS, reference: Engine) -> None:
     wrong = export.export(Engine(demo_network, Processing(bgr=True)), (640, 640), "s")
-    agreement = check.compare(wrong, reference, CANVASES)
+    agreement = check.compare(Exact(wrong), reference, CANVASES)
     with pytest.raises(DisagreementError, match="disagrees with PyTorch on 4 pictures: largest score difference"):
-        check.require(agreement, "fp16", "s")
+        check.require(agreement, FP16_LIMITS, "s")
 
 
 def test_a_damaged_convolution_is_refused_as_int8_too(fp16: onnx.ModelProto, reference: Engine) -> None:
     wrong = copy_of(fp16)
     (kernel,) = (i for i in wrong.graph.initializer if i.name == "backbone.stage2.downsample.conv.weight")
     kernel.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(kernel), kernel.name))
-    agreement = check.compare(wrong, reference, CANVASES)
-    for precision in ("fp16", "int8"):
+    agreement = check.compare(Exact(wrong), reference, CANVASES)
+    for limits in (FP16_LIMITS, *INT8_LIMITS.values()):
         with pytest.raises(DisagreementError, match="Nothing was installed"):
-            check.require(agreement, precision, "s")  # type: ignore[arg-type]
+            check.require(agreement, limits, "s")
 
 
 def test_a_wrong_top_k_is_refused(fp16: onnx.ModelProto, reference: Engine) -> None:
@@ -65,26 +67,39 @@ def test_a_wrong_top_k_is_refused(fp16: onnx.ModelProto, reference: Engine) -> N
     if not any(attribute.name == "largest" for attribute in last.attribute):
         last.attribute.append(onnx.helper.make_attribute("largest", 0))
     with pytest.raises(DisagreementError, match="top-k is not the best of its own scores"):
-        check.compare(wrong, reference, CANVASES[:1])
+        check.compare(Exact(wrong), reference, CANVASES[:1])
 
 
 GOOD = Agreement(4, 0.001, 0.2, 1.0, 10, 10)
 
 
 @pytest.mark.parametrize(
-    ("change", "precision", "message"),
+    ("change", "limits", "message"),
     [
-        ({"max_score_difference": 0.02}, "fp16", "largest score difference 0.02, expected at most 0.01"),
-        ({"max_box_difference_px": 1.5}, "fp16", "largest box difference in pixels 1.5, expected at most 1"),
-        ({"max_box_difference_px": float("nan")}, "fp16", "nan"),
-        ({"logit_correlation": 0.5}, "int8", "correlation of the class logits 0.5, expected at least 0.95"),
-        ({"detections_found": 7}, "int8", "share of detections found again 0.7, expected at least 0.9.*--calibration"),
+        ({"max_score_difference": 0.02}, FP16_LIMITS, "largest score difference 0.02, expected at most 0.01"),
+        ({"max_box_difference_px": 1.5}, FP16_LIMITS, "largest box difference in pixels 1.5, expected at most 1"),
+        ({"max_box_difference_px": float("nan")}, FP16_LIMITS, "nan"),
+        (
+            {"logit_correlation": 0.985},
+            INT8_LIMITS["uint8"],
+            "correlation of the class logits 0.985, expected at least 0.99",
+        ),
+        (
+            {"logit_correlation": 0.5},
+            INT8_LIMITS["int8"],
+            "correlation of the class logits 0.5, expected at least 0.98",
+        ),
+        (
+            {"detections_found": 7},
+            INT8_LIMITS["uint8"],
+            "share of detections found again 0.7, expected at least 0.9.*--calibration",
+        ),
     ],
 )
-def test_limits(change: dict, precision: str, message: str) -> None:
-    check.require(GOOD, precision, "s")  # type: ignore[arg-type]
+def test_limits(change: dict, limits: Limits, message: str) -> None:
+    check.require(GOOD, limits, "s")
     with pytest.raises(DisagreementError, match=message):
-        check.require(dataclasses.replace(GOOD, **change), precision, "s")  # type: ignore[arg-type]
+        check.require(dataclasses.replace(GOOD, **change), limits, "s")
 
 
 def test_an_engine_that_gives_nan_is_refused(fp16: onnx.ModelProto, reference: Engine) -> None:
@@ -92,4 +107,4 @@ def test_an_engine_that_gives_nan_is_refused(fp16: onnx.ModelProto, reference: E
     (bias,) = (i for i in wrong.graph.initializer if i.name == "heads.head3.cls_pred.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(80, np.nan, np.float16), bias.name))
     with pytest.raises(DisagreementError):
-        check.require(check.compare(wrong, reference, CANVASES[:1]), "fp16", "s")
+        check.require(check.compare(Exact(wrong), reference, CANVASES[:1]), FP16_LIMITS, "s")

@@ -122,7 +122,7 @@ def test_processing_is_compiled_into_the_graph(processing: Processing, demo_netw
     x = seen.astype(np.float32) * np.reshape(processing.multiply, (3, 1, 1)) + np.reshape(processing.add, (3, 1, 1))
     with torch.inference_mode():
         expected = demo_network(torch.from_numpy(x.astype(np.float32))[None])
-        got = Engine(demo_network, processing, half=False).decoded(torch.from_numpy(canvas)[None])
+        got = Engine(demo_network, processing, torch.float32).decoded(torch.from_numpy(canvas)[None])
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 import yaml
 from conftest import PICTURES
 from nas_build import build, export, int8
@@ -25,6 +26,7 @@ from nas_build.network import YoloNAS
 from nas_build.pictures import canvases, hold_out
 from nas_build.processing import COCO
 from nas_build.rounding import nearest
+from nas_build.schemes import SCHEMES
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.datasets import Dataset
@@ -32,12 +34,13 @@ from nas_eval.errors import DatasetError
 from onnx import numpy_helper
 
 NAMES = COCO_NAMES
+SCHEME = SCHEMES["openvino"]
 LABELS = dict(enumerate(range(80)))
 
 
 @pytest.fixture(scope="module")
 def reference(demo_network: YoloNAS) -> Engine:
-    return Engine(demo_network, COCO, half=False)
+    return Engine(demo_network, COCO, torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +50,21 @@ def fp16(demo_network: YoloNAS) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def quantizer(fp16: onnx.ModelProto, reference: Engine) -> Quantizer:
-    return Quantizer(fp16, reference, observe(reference, canvases(PICTURES, COCO.letterbox)))
+    return Quantizer(fp16, reference, observe(reference, canvases(PICTURES, COCO.letterbox)), SCHEME)
 
 
 @pytest.fixture(scope="module")
-def held_out(reference: Engine) -> HeldOut:
-    return HeldOut(reference, COCO, datasets.unlabelled("samples", PICTURES, NAMES), LABELS)
+def float32(demo_network: YoloNAS) -> Engine:
+    return Engine(demo_network, COCO, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def held_out(reference: Engine, float32: Engine) -> HeldOut:
+    return HeldOut(reference, float32, COCO, datasets.unlabelled("samples", PICTURES, NAMES), LABELS)
 
 
 def without_tails(quantizer: Quantizer) -> onnx.ModelProto:
-    return quantizer.graph(quantizer.ranges("percentile-99.99"))
+    return quantizer.graph(quantizer.grids("percentile-99.99"))
 
 
 def test_what_float32_finds_is_the_truth_where_there_are_no_labels(held_out: HeldOut, fp16: onnx.ModelProto) -> None:
@@ -67,22 +75,24 @@ def test_what_float32_finds_is_the_truth_where_there_are_no_labels(held_out: Hel
 
 
 def test_disturbance_and_loss_follow_the_damage(held_out: HeldOut, fp16: onnx.ModelProto, quantizer: Quantizer) -> None:
-    good = quantizer.graph(quantizer.ranges("percentile-99.999"))
-    graphs = [fp16, good, without_tails(quantizer), quantizer.graph(quantizer.ranges("entropy"))]
+    good = quantizer.graph(quantizer.grids("percentile-99.999"))
+    graphs = [fp16, good, without_tails(quantizer), quantizer.graph(quantizer.grids("entropy"))]
     disturbances = [held_out.disturbance(graph) for graph in graphs]
     assert disturbances == sorted(disturbances) and disturbances[1] > 5 * disturbances[0]
     losses = [held_out.accuracy(graph).loss for graph in (good, without_tails(quantizer))]
     assert losses[0] < losses[1]
-    low, high = held_out.interval(without_tails(quantizer))
+    low, high = held_out.interval(held_out.accuracy(without_tails(quantizer)))
     assert low <= losses[1] <= high
 
 
 def test_rounding_by_second_order_and_chosen_ranges_halve_what_plain_max_calibration_does(
     held_out: HeldOut, fp16: onnx.ModelProto, quantizer: Quantizer
 ) -> None:
-    widest = quantizer.ranges("max")
-    plain = int8.insert_qdq(fp16, widest, {name: nearest(quantizer.weights_of(name)) for name in widest})
-    chosen = quantizer.graph(quantizer.ranges("percentile-99.999"))
+    widest = quantizer.grids("max")
+    plain = int8.insert_qdq(
+        fp16, widest, {name: nearest(quantizer.weights_of(name), SCHEME.pair_limit) for name in widest}
+    )
+    chosen = quantizer.graph(quantizer.grids("percentile-99.999"))
     assert held_out.disturbance(chosen) < 0.6 * held_out.disturbance(plain)
     assert held_out.accuracy(chosen).loss < 0.5 * held_out.accuracy(plain).loss
 
@@ -147,21 +157,21 @@ def test_pictures_are_held_out() -> None:
 
 
 def test_a_budget_keeps_what_hurts_in_fp16(
-    fp16: onnx.ModelProto, reference: Engine, held_out: HeldOut, quantizer: Quantizer
+    fp16: onnx.ModelProto, reference: Engine, float32: Engine, held_out: HeldOut, quantizer: Quantizer
 ) -> None:
     """Ranges that cut too much off lose several points; within the budget, at a fraction of the work."""
     all_int8 = held_out.accuracy(without_tails(quantizer)).loss
     assert all_int8 > 2
-    settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), "percentile-99.99", 1.0)
+    settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), SCHEME, "percentile-99.99", 1.0)
     warnings: list[str] = []
     clock = Clock()
-    graph, report = int8.quantize(fp16, reference, COCO, NAMES, settings, clock, warnings.append)
-    measured, layers = report["int8"], report["layers"]
+    made = int8.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, warnings.append)
+    graph, measured, layers = made.graph, made.report, made.layers
     assert measured["all_int8"]["loss"] == pytest.approx(all_int8, abs=0.01)
     assert measured["accuracy"]["loss"] <= 1.0 and held_out.accuracy(graph).loss <= 1.0
     kept = measured["kept_fp16"]
     assert 0 < len(kept) < 60 and 0 < measured["kept_macs"] < 0.25 and not warnings
-    assert measured["latency_ratio"] > 0.9
+    assert made.machine["latency_ratio"] > 0.9
     assert {"sensitivity", "keep in fp16", "latency"} <= clock.seconds.keys()
     assert all(layers[name]["precision"] == "fp16" for name in kept)
     assert sum("gain" in layer for layer in layers.values()) == 98
@@ -170,26 +180,28 @@ def test_a_budget_keeps_what_hurts_in_fp16(
     assert plain == set(kept) and all(types[f"{name}.weight"] == np.float16 for name in kept)
 
 
-def test_a_budget_that_is_met_measures_no_layer(fp16: onnx.ModelProto, reference: Engine, quantizer: Quantizer) -> None:
-    settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), "percentile-99.999", 50.0)
+def test_a_budget_that_is_met_measures_no_layer(fp16: onnx.ModelProto, reference: Engine, float32: Engine) -> None:
+    settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), SCHEME, "percentile-99.999", 50.0)
     clock = Clock()
-    _, report = int8.quantize(fp16, reference, COCO, NAMES, settings, clock, lambda _: None)
-    assert report["int8"]["kept_fp16"] == [] and report["int8"]["budget"] == 50
+    report = int8.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, lambda _: None).report
+    assert report["kept_fp16"] == [] and report["budget"] == 50
     assert "sensitivity" not in clock.seconds
 
 
-def test_nothing_to_measure_a_budget_with(fp16: onnx.ModelProto, reference: Engine, tmp_path: Path) -> None:
+def test_nothing_to_measure_a_budget_with(
+    fp16: onnx.ModelProto, reference: Engine, float32: Engine, tmp_path: Path
+) -> None:
     picture = tmp_path / "grey.png"
     cv2.imwrite(str(picture), np.full((480, 640, 3), 114, np.uint8))
     grey: Dataset = datasets.unlabelled("grey", [picture], NAMES)
 
     def quantize(budget: float | None) -> dict[str, Any]:
-        settings = Settings(PICTURES[:1], grey, "max", budget)
-        return int8.quantize(fp16, reference, COCO, NAMES, settings, Clock(), lambda _: None)[1]
+        settings = Settings(PICTURES[:1], grey, SCHEME, "max", budget)
+        return int8.quantize(fp16, reference, float32, COCO, NAMES, settings, Clock(), lambda _: None).report
 
     with pytest.raises(CalibrationError, match="finds nothing in the 1 held-out pictures.*--validation"):
         quantize(0.3)
-    assert "accuracy" not in quantize(None)["int8"]
+    assert "accuracy" not in quantize(None)
 
 
 def report_of(repository: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -200,9 +212,10 @@ def report_of(repository: Path, *arguments: object) -> subprocess.CompletedProce
 def test_report(repository: Path) -> None:
     table = report_of(repository, "yolo_nas_s_int8", "--worst", 5)
     assert table.returncode == 0 and table.stdout.count("│ int8") == 5
+    assert "Activations: uint8" in table.stdout and "of the known answer" in table.stdout.replace("\n", " ")
     assert "4 held-out pictures with" in table.stdout and "loss" in table.stdout
     whole = json.loads(report_of(repository, "yolo_nas_s_int8", "--json").stdout)
-    assert len(whole["layers"]) == 100 and whole["int8"]["accuracy"]["loss"] < 3
+    assert len(whole["layers"]) == 100 and whole["int8"]["accuracy"]["loss"] < 10
     noises = [
         min(layer["input_snr_db"], layer["weight_snr_db"]) for layer in whole["layers"].values() if len(layer) > 1
     ]

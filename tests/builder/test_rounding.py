@@ -32,7 +32,7 @@ def convolution() -> nn.Conv2d:
 def observed(convolution: nn.Conv2d, pictures: torch.Tensor) -> Observation:
     observation = Observation()
     for picture in pictures:
-        observation.add(convolution, picture[None])
+        observation.add(convolution, picture[None].double())
     return observation
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import PICTURES, in_pytorch
 from nas_build import predict
@@ -82,12 +83,12 @@ def measured(server: Server, *arguments: object) -> dict[str, Any]:
     return report
 
 
-def in_process(network: YoloNAS, dataset: Dataset, half: bool = False) -> metrics.Metrics:
+def in_process(network: YoloNAS, dataset: Dataset) -> metrics.Metrics:
     categories = dataset.categories_of(list(dataset.class_names.values()))
     return metrics.evaluate(
         dataset,
         predict.predict(
-            predict.in_pytorch(Engine(network, COCO, half=half)), COCO.letterbox, dataset, categories, PROTOCOL
+            predict.in_pytorch(Engine(network, COCO, torch.float32)), COCO.letterbox, dataset, categories, PROTOCOL
         ),
     )
 

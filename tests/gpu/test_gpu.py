@@ -133,7 +133,7 @@ def test_the_plan_computes_what_pytorch_computes(
     tensors = engine.bind(canvases)
     engine.run()
     with torch.inference_mode():
-        reference = top_candidates(*Engine(demo.network(), COCO, half=False).decoded(torch.from_numpy(canvases)))
+        reference = top_candidates(*Engine(demo.network(), COCO, torch.float32).decoded(torch.from_numpy(canvases)))
     for i in range(batch):
         expected = [tensor[i].numpy() for tensor in reference]
         names = ("candidate_boxes", "candidate_scores", "candidate_labels")

@@ -267,7 +267,7 @@ def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient
     result = client.infer("yolo_nas_s_fp16_engine", [tensor])
     with torch.inference_mode():
         expected = top_candidates(
-            *Engine(demo_network, processing.COCO, half=False).decoded(torch.from_numpy(canvas)[None])
+            *Engine(demo_network, processing.COCO, torch.float32).decoded(torch.from_numpy(canvas)[None])
         )
     np.testing.assert_allclose(result.as_numpy("candidate_scores"), expected[1].numpy(), atol=0.01)
 
