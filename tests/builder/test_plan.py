@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import json
 import os
 import re
@@ -18,15 +19,22 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx as trt
+import torch
+from conftest import PICTURES, canvas_of
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
-from nas_build import build, plan, plan_trtexec
+from nas_build import build, calibrate, plan, plan_trtexec, rounding
 from nas_build.build import Options
 from nas_build.errors import PlanError
+from nas_build.export import Engine
+from nas_build.network import YoloNAS
 from nas_build.plan import Gpu, Plan, PlanOptions, Profile
 from nas_build.plan_tensorrt import InProcess
 from nas_build.plan_trtexec import Trtexec
+from nas_build.processing import COCO
+from nas_build.quantize import insert_qdq
+from nas_build.schemes import SCHEMES
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -67,8 +75,23 @@ def built(
 
 
 @pytest.fixture(scope="session")
-def graph(repository: Path) -> Callable[[str], bytes]:
-    return lambda name: (repository / f"yolo_nas_{name}_engine" / "1" / "model.onnx").read_bytes()
+def graph(repository: Path, networks: dict[str, YoloNAS]) -> Callable[[str], bytes]:
+    """Of a model, as it is for TensorRT: the repository's int8 graphs are for OpenVINO."""
+
+    @functools.cache
+    def read(name: str) -> bytes:
+        variant, precision = name.split("_")
+        fp16 = (repository / f"yolo_nas_{variant}_fp16_engine" / "1" / "model.onnx").read_bytes()
+        if precision == "fp16":
+            return fp16
+        reference, scheme = Engine(networks[variant], COCO, torch.float64), SCHEMES["tensorrt"]
+        observed = calibrate.observe(reference, [canvas_of(PICTURES[0])])
+        grids = {layer: scheme.grid(observation.histogram, "max") for layer, observation in observed.items()}
+        # To the nearest: how weights are rounded changes nothing for TensorRT.
+        weights = {layer: rounding.nearest(reference.network.get_submodule(layer).weight.numpy()) for layer in grids}  # type: ignore[operator]
+        return insert_qdq(onnx.load_from_string(fp16), grids, weights).SerializeToString()
+
+    return read
 
 
 slow = pytest.mark.slow

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from conftest import PICTURES
 from nas_build import build
 from nas_build.plan import Gpu, Plan, PlanOptions
-from nas_client import Detections, Detector, ServerBusy
+from nas_client import Detections, Detector, ServerBusy, check
 from nas_serve import Server, ServerError, embedded
 
 NAME = "yolo_nas_s_int8"
@@ -95,13 +95,19 @@ def test_the_ensemble_detects_what_the_openvino_target_detects(server: Server, r
         got = detector.detect(list(PICTURES))
         assert detector.models()[0].parameters["target"] == "tensorrt"
     for a, b in zip(expected, got, strict=True):
-        # The same int8 graph, compiled for a dynamic batch instead of one picture: other fusions, other rounding.
-        # Objects on the threshold may fall on either side of it.
+        # The same weights, other activations. Objects on the threshold may fall on either side of it.
         clear = [detections.scores > 0.35 for detections in (a, b)]
         assert clear[0].sum() == clear[1].sum() > 0
         np.testing.assert_array_equal(a.labels[clear[0]], b.labels[clear[1]])
         np.testing.assert_allclose(a.boxes_xyxy[clear[0]], b.boxes_xyxy[clear[1]], atol=10)
         np.testing.assert_allclose(a.scores[clear[0]], b.scores[clear[1]], atol=0.1)
+
+
+def test_check_asks_a_plan_for_its_known_answer_too(server: Server) -> None:
+    with Detector(server.grpc_url) as detector:
+        one = check.check(detector, NAME)
+    assert one.problem is None and one.agreement is not None and one.agreement > 0.9
+    assert one.engine is not None and one.engine["tensorrt_version"] == "11.2.1"
 
 
 def test_waiting_requests_share_an_execution(server: Server) -> None:
