@@ -8,9 +8,10 @@ with Detector("localhost:8001") as detector:
 
 from .detections import Detections
 from .detector import Detector, Model
-from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
+from .errors import AdminKeyMissing, ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
 
 __all__ = [
+    "AdminKeyMissing",
     "ClientError",
     "Detections",
     "Detector",

@@ -25,7 +25,7 @@ from .draw import annotate
 from .errors import ClientError
 from .formats import Found
 from .sources import Source
-from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress
+from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress, visible
 from .video import Frame, Video, VideoFile
 
 # Why a video cannot be opened or went silent is said by our messages.
@@ -172,7 +172,7 @@ def _video(
     parts = [f"{done} frames, {done / seconds:.1f} per second"]
     parts += [f"{opened.dropped} dropped to stay live"] if opened.dropped else []
     parts += [f"{expected} were expected"] if expected is not None and done < expected else []
-    ERRORS.print(f"{source.name}: {', '.join(parts)}")
+    ERRORS.print(visible(f"{source.name}: {', '.join(parts)}"))
 
 
 def _not_the_source(target: Path, source: Source) -> Path:
@@ -292,7 +292,7 @@ def _table(found: list[Found]) -> Table:
         column.justify = "right"
     for one in found:
         plain = one.detections.to_dict()
-        picture = one.name
+        picture = visible(one.name)
         for box, score, name in zip(plain["boxes_xyxy"], plain["scores"], plain["names"], strict=True):
             table.add_row(picture, name, f"{score:.2f}", *(f"{value:.0f}" for value in box))
             picture = ""
@@ -307,7 +307,7 @@ def _video_table(videos: dict[str, _Summary]) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for name, summary in videos.items():
-        shown = name
+        shown = visible(name)
         for seen, frames in summary.seen_in.most_common():
             counted = f"{frames} of {summary.frames}"
             table.add_row(shown, seen, counted, str(summary.most[seen]), f"{summary.best[seen]:.2f}")

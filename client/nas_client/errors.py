@@ -3,6 +3,7 @@
 ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
 │   └── ServerBusy      its queue is full
+├── AdminKeyMissing     the API is closed to clients without the server's admin key
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
 ├── SharedMemoryRefused the server does not see this machine's memory, or may not
 ├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
@@ -22,6 +23,10 @@ class ServerUnavailable(ClientError):
 
 class ServerBusy(ServerUnavailable):
     """More requests wait than the model's queue takes; try again later, or send fewer at once."""
+
+
+class AdminKeyMissing(ClientError):
+    """Repository index, statistics and shared memory are closed to clients without the server's admin key."""
 
 
 class ModelUnavailable(ClientError):

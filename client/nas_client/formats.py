@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from .detections import Detections
-from .sources import Source
+from .sources import STDIN, Source
 
 Format = Literal["table", "json", "jsonl", "csv", "yolo", "coco"]
 
@@ -61,8 +61,15 @@ def csv_lines(found: Found) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for box, score, label, name in _rows(found.detections):
-        writer.writerow([found.name, name, label, _round(score, 4), *(_round(v, 2) for v in box)])
+        writer.writerow(
+            [_plain_text(found.name), _plain_text(name), label, _round(score, 4), *(_round(v, 2) for v in box)]
+        )
     return text.getvalue()
+
+
+def _plain_text(cell: str) -> str:
+    """Spreadsheets take what begins so for a formula; the apostrophe, which they do not show, says it is text."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and cell != STDIN else cell
 
 
 def commented_yolo_lines(found: Found) -> str:

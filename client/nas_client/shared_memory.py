@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ClientError, SharedMemoryRefused
-from .transport import SharedTensor, Transport
+from .transport import LOOPBACK, SharedTensor, Transport
 
 _PREFIX = "nas_client_"
 _FOLDER = Path("/dev/shm")
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class SharedFrames:
@@ -97,7 +96,7 @@ class _Region:
 
 def may_share(transport: Transport) -> bool:
     """Whether the server's address is this machine's own; whether it shares memory shows when it is asked."""
-    return transport.address.host_port.rpartition(":")[0] in _LOOPBACK
+    return transport.address.host_port.rpartition(":")[0] in LOOPBACK
 
 
 def _release(regions: list[_Region], transport: Transport) -> None:

@@ -13,6 +13,7 @@ import httpx
 from nas_ensembles import images
 
 STDIN = "-"
+MAX_BYTES = 256 * 2**20  # of a picture that comes from elsewhere
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Source:
             OSError: if it cannot be read or downloaded; says why.
         """
         if self.name == STDIN:
-            return sys.stdin.buffer.read()
+            return _limited([sys.stdin.buffer.read(MAX_BYTES + 1)])
         if _is_url(self.name):
             try:
-                return httpx.get(self.name, follow_redirects=True, timeout=30.0).raise_for_status().content
-            except httpx.HTTPError as error:
+                with httpx.stream("GET", self.name, follow_redirects=True, timeout=30.0) as response:
+                    return _limited(response.raise_for_status().iter_bytes())
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise OSError(f"cannot download: {error or type(error).__name__}") from None
         path = Path(self.name)
         try:
@@ -47,6 +49,15 @@ class Source:
             raise OSError(f"a folder without pictures ({', '.join(sorted(images.SUFFIXES))})") from None
         except OSError as error:
             raise OSError((error.strerror or str(error)).lower()) from None
+
+
+def _limited(parts: Iterable[bytes]) -> bytes:
+    data = bytearray()
+    for part in parts:
+        data += part
+        if len(data) > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES // 2**20} MiB, which is no picture; nothing more was read")
+    return bytes(data)
 
 
 def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) -> list[Source]:

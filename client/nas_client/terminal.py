@@ -93,7 +93,12 @@ def progress(
 
 def print_error(message: str) -> None:
     """One line on standard error."""
-    ERRORS.print(Text.assemble(("error: ", "red"), message))
+    ERRORS.print(Text.assemble(("error: ", "red"), visible(message)))
+
+
+def visible(text: str) -> str:
+    """Control characters as escapes: names of files come from anywhere, and terminals obey them."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def connect(

@@ -11,12 +11,22 @@ from typing import Any, Literal, NamedTuple
 import tritonclient.grpc
 import tritonclient.http
 from geventhttpclient.response import HTTPParseError
+from nas_ensembles import admin_key
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from .errors import ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable, SharedMemoryRefused
+from .errors import (
+    AdminKeyMissing,
+    ClientError,
+    ImageRefused,
+    ModelUnavailable,
+    ServerBusy,
+    ServerUnavailable,
+    SharedMemoryRefused,
+)
 
 Protocol = Literal["grpc", "http"]
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
 _NAMES = {"grpc": "gRPC", "http": "HTTP"}
 _SCHEMES: dict[str, tuple[Protocol, bool]] = {
@@ -74,6 +84,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._local = threading.local()
         self._clients: list[Any] = []
+        self._key: str | None = None  # not looked for yet
 
     def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any] | SharedTensor], outputs: tuple[str, ...]
@@ -105,6 +116,15 @@ class Transport:
             result = self._client().infer(model, tensors, outputs=wanted, **self._deadline())
             return {name: result.as_numpy(name) for name in outputs}
 
+    def _admin(self) -> dict[str, Any]:
+        """Deadline and key of a call to an administrative API."""
+        if self._key is None:
+            host, _, port = self.address.host_port.rpartition(":")
+            ours = host in LOOPBACK and port.isdigit()
+            self._key = admin_key.find(int(port) if ours else None) or ""
+        name = admin_key.GRPC_HEADER if self.address.protocol == "grpc" else admin_key.HTTP_HEADER
+        return {**self._deadline(), **({"headers": {name: self._key}} if self._key else {})}
+
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         """Config of a model in its JSON form."""
         with self._errors():
@@ -117,15 +137,15 @@ class Transport:
         """Name, version, state and reason of every model in the server's repository."""
         with self._errors():
             if self.address.protocol == "grpc":
-                answer = self._client().get_model_repository_index(as_json=True, **self._deadline())
+                answer = self._client().get_model_repository_index(as_json=True, **self._admin())
                 return list(answer.get("models", []))
-            return list(self._client().get_model_repository_index())
+            return list(self._client().get_model_repository_index(**self._admin()))
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Counts and nanoseconds of a model since the server started, as Triton gives them."""
         with self._errors():
             arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
-            (found, *_) = self._client().get_inference_statistics(model, **arguments, **self._deadline())["model_stats"]
+            (found, *_) = self._client().get_inference_statistics(model, **arguments, **self._admin())["model_stats"]
             return dict(found)
 
     def server_version(self) -> str:
@@ -137,20 +157,20 @@ class Transport:
     def register(self, region: str, key: str, byte_size: int) -> None:
         """Let the server read a region of system shared memory; it may not see it or not be allowed to."""
         with self._errors():
-            self._client().register_system_shared_memory(region, key, byte_size, **self._deadline())
+            self._client().register_system_shared_memory(region, key, byte_size, **self._admin())
 
     def unregister(self, region: str) -> None:
         """Undo `register`."""
         with self._errors():
-            self._client().unregister_system_shared_memory(region, **self._deadline())
+            self._client().unregister_system_shared_memory(region, **self._admin())
 
     def registered(self) -> list[str]:
         """Names of the regions that are registered, by whomever."""
         with self._errors():
             if self.address.protocol == "grpc":
-                answer = self._client().get_system_shared_memory_status(as_json=True, **self._deadline())
+                answer = self._client().get_system_shared_memory_status(as_json=True, **self._admin())
                 return list(answer.get("regions", {}))
-            return [region["name"] for region in self._client().get_system_shared_memory_status()]
+            return [region["name"] for region in self._client().get_system_shared_memory_status(**self._admin())]
 
     def close(self) -> None:
         """Close the connections."""
@@ -197,6 +217,11 @@ class Transport:
             return ModelUnavailable(message)
         if "shared memory region" in message:
             return SharedMemoryRefused(f"{self.address}: {_cause(message)}")
+        if "restricted, expecting header" in message:
+            return AdminKeyMissing(
+                f"{self.address} keeps this API to clients with its admin key: {admin_key.VARIABLE}, or that which "
+                "nas-serve leaves for its own user on this machine. Detecting needs none; name the model with --model."
+            )
         if "maximum queue size" in message:
             return ServerBusy(f"{self.address} is overloaded: {_cause(message)}. Try later, or send fewer at once.")
         if "UNAVAILABLE" in status and "Request for unknown" not in message:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})  # of files that may be decoded
 
 
+_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "WebP": b"RIFF"}
+
+
 class UnreadableImage(ValueError):
     """The bytes are no picture that can be decoded; the message says why."""
 
@@ -31,6 +34,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """
     if not data:
         raise UnreadableImage("zero bytes")
+    _check_claims(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -42,3 +46,21 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if image is None:
         raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture, or a damaged one")
     return image  # type: ignore[return-value]
+
+
+def _check_claims(data: bytes) -> None:
+    """Before OpenCV allocates what a file claims to hold: only formats of the contract, no part larger than the file.
+
+    JPEG's lengths have 16 bits, and sizes in pixels are checked by OpenCV.
+    """
+    kind = next((kind for kind, signature in _SIGNATURES.items() if data.startswith(signature)), None)
+    if kind is None or (kind == "WebP" and data[8:12] != b"WEBP"):
+        raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture")
+    if kind == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data) + 1:
+        raise UnreadableImage(f"a WebP of {len(data)} bytes that claims to have more")
+    at = len(_SIGNATURES["PNG"])
+    while kind == "PNG" and at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length > len(data) - at - 8:
+            raise UnreadableImage(f"a PNG of {len(data)} bytes with a chunk that claims {length}")
+        at += 12 + length

@@ -56,6 +56,7 @@ def serve(
         poll_s=poll,
         timeout_s=timeout,
         verbose=verbose,
+        said=_console.print,
     )
     code = 0
     try:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
-from nas_ensembles import contract, known_answer
+from google.protobuf import text_format
+from nas_ensembles import admin_key, contract, known_answer
+from tritonclient.grpc import model_config_pb2
 
-from . import keeper
+from . import supervisor
 
 HOST = "127.0.0.1"
 DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
@@ -39,7 +44,7 @@ class Server:
 
     Args:
         model_repository: any Triton model repository of Python, ensemble and `openvino` models.
-        models: load these only (an ensemble brings its composing models and that for frames); all if empty.
+        models: serve these only (an ensemble brings its composing models and that for frames); all if empty.
         host: address to listen on. This Triton predates security fixes: anything but loopback is for a container
             whose ports are published with care.
         http_port, grpc_port, metrics_port: 0 takes a free one.
@@ -47,6 +52,7 @@ class Server:
         timeout_s: to become ready.
         poll_s: look for new model versions this often; 0 for never.
         verbose: Triton's verbose log level.
+        said: called with a line when the server was restarted, and why.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Server:
         timeout_s: float = 120.0,
         poll_s: int = 0,
         verbose: int = 0,
+        said: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model_repository = Path(model_repository).absolute()
         self.models = tuple(models)
@@ -72,7 +79,10 @@ class Server:
         self._log_path = None if log is None else Path(log)
         self._poll_s = poll_s
         self._verbose = verbose
-        self._process: subprocess.Popen[bytes] | None = None
+        self._said = said
+        self._process: subprocess.Popen[str] | None = None
+        self._ready = threading.Event()
+        self._last_words = ""
         self._resources = contextlib.ExitStack()
 
     @property
@@ -122,20 +132,22 @@ class Server:
     def stop(self) -> None:
         """Stop the server and remove everything it made but the log that was asked for; harmless when stopped."""
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()  # the keeper's word to end
+            self._process.stdin.close()  # the supervisor's word to end
             self._process.wait()
+            self._listener.join()
             self._process = None
         self._resources.close()
 
     def wait(self) -> None:
-        """Return when the server ends by itself.
+        """Return when the server ends by itself: it was restarted several times in vain.
 
         Raises:
             ServerError: it did.
         """
         assert self._process is not None, "the server was not started"
         self._process.wait()
-        raise ServerError(f"the server stopped: {_cause(self.log_path)}\nIts log: {self.log_path}")
+        self._listener.join()
+        raise ServerError(f"the server stopped: {self._last_words or _cause(self.log_path)}\nIts log: {self.log_path}")
 
     def __enter__(self) -> Server:
         return self.start()
@@ -155,15 +167,28 @@ class Server:
         _remove_stale_shared_memory()
         prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
         backends = _assemble_backends(wheel, scratch / "backends")
+        repository = self._view(scratch / "models") if self.models else self.model_repository
+        key = os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32)
+        # Clients elsewhere have no key, and want to know which models there are; loading is off in any case.
+        closed = [api for api in admin_key.RESTRICTED if self._host == HOST or api != "model-repository"]
+        restricted = f"{','.join(closed)}:{admin_key.HTTP_HEADER}={supervisor.KEY}"
         command = [
             str(wheel / "tritonserver" / "bin" / "tritonserver"),
-            f"--model-repository={self.model_repository}",
+            f"--model-repository={repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
+            f"--http-restricted-api={restricted}",
+            f"--grpc-restricted-protocol={restricted}",
             "--allow-gpu-metrics=false",
             "--exit-on-error=true",
             "--strict-readiness=true",
             "--disable-auto-complete-config",
+            # Nothing can be loaded from outside: a load request may bring files, and so code.
+            *(
+                ("--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}")
+                if self._poll_s
+                else ("--model-control-mode=none",)
+            ),
             # Percentiles, for dashboards; docker/serve.sh has the same.
             "--metrics-config=summary_latencies=true",
             "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
@@ -171,38 +196,81 @@ class Server:
         ]
         for service, port in self.ports.items():
             command += [f"--{service}-address={self._host}", f"--{service}-port={port}"]
-        if self.models:
-            asked = [*self.models, *(contract.frames_name(name) for name in self.models)]
-            found = [name for name in asked if name in self.models or (self.model_repository / name).is_dir()]
-            command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in found)]
-        elif self._poll_s:
-            command += ["--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}"]
+        for service in ("http", "grpc"):
+            path = admin_key.write(self.ports[service], key)
+            self._resources.callback(path.unlink, missing_ok=True)
+        self.log_path.write_bytes(b"")
+        settings = supervisor.Settings(
+            command=command,
+            http=f"{HOST}:{self.ports['http']}",
+            model_repository=str(repository),
+            log=str(self.log_path.absolute()),
+            scratch=str(scratch),
+            shm_prefix=prefix,
+            lifeline=True,
+            may_reload=bool(self._poll_s),
+            start_s=self.timeout_s,
+            grace_s=_GRACE_S,
+            admin_key=key,
+        )
         environment = os.environ | {
             "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),
             "PATH": _join(Path(sys.executable).parent, os.environ.get("PATH")),
+            supervisor.VARIABLE: json.dumps(asdict(settings)),
         }
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, keeper.__file__, prefix, str(_GRACE_S), *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches us, not the server; we stop it
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", supervisor.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us, not the server; we stop it
+        )
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        """To what the supervisor says, until it ends."""
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                word, _, text = line.strip().partition(" ")
+                if word == "ready" and self._ready.is_set():
+                    self._said("Triton is ready again")
+                self._ready.set() if word == "ready" else self._said(f"{word.replace('-', ' ')}: {text}")
+                if word == "gave-up":
+                    self._last_words = text
+
+    def _view(self, folder: Path) -> Path:
+        """A model repository of nothing but the chosen models, and what they are made of."""
+        folder.mkdir()
+        wanted = list(self.models)
+        for name in wanted:
+            source = self.model_repository / name
+            if not (source / "config.pbtxt").exists():
+                there = sorted(path.parent.name for path in self.model_repository.glob("*/config.pbtxt"))
+                raise ServerError(f"{self.model_repository}: no model {name} in it; it has: {', '.join(there)}.")
+            if not (folder / name).exists():
+                (folder / name).symlink_to(source)
+            if name in self.models and (self.model_repository / contract.frames_name(name)).is_dir():
+                wanted.append(contract.frames_name(name))
+            with contextlib.suppress(text_format.ParseError, UnicodeDecodeError):  # Triton names what is wrong
+                text = (source / "config.pbtxt").read_text(encoding="utf-8")
+                config = text_format.Parse(text, model_config_pb2.ModelConfig())
+                steps = [step.model_name for step in config.ensemble_scheduling.step]
+                wanted += [step for step in steps if step not in wanted]
+        return folder
 
     def _wait(self, waiting: Callable[[float], None]) -> None:
         assert self._process is not None
         started = time.monotonic()
-        while (waited := time.monotonic() - started) < self.timeout_s:
+        while not self._ready.wait(0.1):
             if self._process.poll() is not None:
                 raise ServerError(self._explain("the server did not start"))
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"http://{self.http_url}/v2/health/ready", timeout=2.0).status_code == httpx.codes.OK:
-                    return
+            waited = time.monotonic() - started
+            if waited > self.timeout_s:
+                raise ServerError(self._explain(f"the server was not ready after {self.timeout_s:g} s"))
             waiting(waited)
-            time.sleep(0.1)
-        raise ServerError(self._explain(f"the server was not ready after {self.timeout_s:g} s"))
 
     def _explain(self, what: str) -> str:
         return f"{what} on {self.model_repository}: {_cause(self.log_path)}"
@@ -268,11 +336,11 @@ def _claim_ports(host: str, requested: dict[str, int]) -> dict[str, int]:
 
 
 def _remove_stale_shared_memory() -> None:
-    """Of servers whose keeper was killed too: the prefix holds the pid of who started them."""
+    """Of servers whose supervisor was killed too: the prefix holds the pid of who started them."""
     for region in Path("/dev/shm").glob(f"{_SHM_PREFIX}*"):
         pid = region.name.removeprefix(_SHM_PREFIX).partition("_")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            keeper.remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
+            supervisor.remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
 
 
 def _cause(log: Path) -> str:

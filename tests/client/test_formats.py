@@ -117,3 +117,10 @@ def test_expand_keeps_order_and_what_is_missing(tmp_path: Path, monkeypatch: pyt
         Source("missing.jpg", "missing.jpg").read()
     with pytest.raises(OSError, match="a folder without pictures"):
         Source("empty", "empty").read()
+
+
+def test_no_cell_becomes_a_formula() -> None:
+    found = RESULTS[0].detections
+    evil = formats.csv_lines(Found(Source("=HYPERLINK(1).jpg", "x.jpg"), (10, 10), found))
+    assert evil.count("'=HYPERLINK(1).jpg,") == 2 == len(evil.splitlines())
+    assert formats.csv_lines(Found(Source("-", "stdin"), (10, 10), found)).startswith("-,")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT, SAMPLES, triton_by_script
 from nas_client import Detector
-from nas_serve import Server, embedded
+from nas_serve import Server, embedded, supervisor
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
@@ -106,13 +106,13 @@ def served(models: Path, folder: Path, **environment: str) -> AbstractContextMan
     backends = embedded._assemble_backends(wheel, folder / "backends")
     arguments = [
         f"--backend-directory={backends}",
-        "--backend-config=python,shm-region-prefix-name=nas_test_serve_",
         "--allow-gpu-metrics=false",
     ]
     paths = {
         "PATH": f"{wheel / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": f"{wheel.parent / 'nvidia_pytriton.libs'}:{embedded._libpython()}",
         "MODEL_REPOSITORY": str(models),
+        "NAS_SUPERVISOR": supervisor.__file__,
     }
     return triton_by_script(arguments, paths | environment, folder / "log")
 

@@ -90,3 +90,44 @@ def test_pixel_limit_holds_before_anything_is_allocated() -> None:
         timeout=60,
     )
     assert b"more pixels than the limit" in result.stdout
+
+
+def png_of(*chunks: tuple[bytes, int, bytes]) -> bytes:
+    """Name, claimed length and data of each chunk."""
+    written = (
+        struct.pack(">I", claimed) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, claimed, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+HEADER = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n\xff\xff\xff\xf0IHDR",
+        png_of((b"IHDR", 0xFFFFFFF0, HEADER)),
+        png_of((b"IHDR", 13, HEADER), (b"IDAT", 0x7FFFFFF0, b"x")),
+        png_of((b"IHDR", 13, HEADER), (b"iCCP", 5000, b"x")),
+        b"RIFF\xf0\xff\xff\xffWEBPVP8L" + bytes(20),
+    ],
+)
+def test_a_part_that_claims_more_than_the_file_has(data: bytes) -> None:
+    """Refused before anything of that size is allocated."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(images.UnreadableImage, match="claims"):
+        images.decode(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".ppm", ".ras", ".hdr", ".pfm"])
+def test_formats_outside_the_contract_are_refused(suffix: str) -> None:
+    picture = (
+        np.full((16, 16, 3), 0.5, np.float32) if suffix in (".hdr", ".pfm") else np.full((16, 16, 3), 99, np.uint8)
+    )
+    with pytest.raises(images.UnreadableImage, match="no JPEG, PNG, WebP or BMP"):
+        images.decode(encoded(picture, suffix))

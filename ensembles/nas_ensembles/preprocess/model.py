@@ -32,6 +32,8 @@ class TritonPythonModel:
         memory.keep_freed_memory()
         self._images, self._letterbox = images, letterbox
         self._spec = letterbox.LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
+        self._max_pixels = int(parameters[contract.MAX_PIXELS])
+        self._restarts = _count_restarts(args["model_name"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request: a picture that cannot be read fails its own request and no other."""
@@ -48,6 +50,8 @@ class TritonPythonModel:
         geometry = np.empty((len(pictures), contract.GEOMETRY_SIZE), np.float32)
         for i, picture in enumerate(pictures):
             try:
+                if frames is not None and picture.shape[0] * picture.shape[1] > self._max_pixels:
+                    raise ValueError(f"{picture.shape[1]} x {picture.shape[0]} are more than {self._max_pixels} pixels")
                 image = self._images.decode(picture) if frames is None else picture
                 boxed = self._letterbox.letterbox(image, self._spec)
             except ValueError as error:
@@ -57,6 +61,21 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(contract.IMAGES, canvases), pb_utils.Tensor(contract.GEOMETRY, geometry)]
         )
+
+
+def _count_restarts(name: str) -> Any:
+    """A metric beside Triton's own: how often its supervisor had to start the server again; kept while it is wanted."""
+    try:
+        family = pb_utils.MetricFamily(
+            name="nas_server_restarts",
+            description="Restarts of the server since its supervisor was started",
+            kind=pb_utils.MetricFamily.GAUGE,
+        )
+        metric = family.Metric(labels={"model": name})
+        metric.set(float(os.environ.get("NAS_SERVER_RESTARTS", "0")))
+    except pb_utils.TritonModelException:  # the server has no metrics
+        return None
+    return family, metric
 
 
 def _refusal(message: str) -> Any:

@@ -1,0 +1,243 @@
+"""Attacks and accidents: what is closed, and that a server that is hurt answers again by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as triton
+from conftest import SAMPLES
+from nas_client import AdminKeyMissing, ClientError, Detector
+from nas_ensembles import admin_key
+from nas_serve import Server
+from tritonclient.utils import InferenceServerException
+
+BIN = Path(sys.executable).parent
+NAME = "yolo_nas_s_int8"
+BUS = SAMPLES / "bus.jpg"
+BACK_S = 20.0  # ten are promised; this machine may be busy
+
+
+@pytest.fixture(scope="module")
+def models(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model alone."""
+    folder = tmp_path_factory.mktemp("survival") / "models"
+    for path in repository.glob(f"{NAME}*"):
+        shutil.copytree(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture(params=["all", "chosen", "polled"])
+def server(request: pytest.FixtureRequest, models: Path) -> Iterator[Server]:
+    """In each mode."""
+    how: dict[str, Any] = {"all": {}, "chosen": {"models": [NAME]}, "polled": {"poll_s": 5}}[request.param]
+    with Server(models, **how) as running:
+        yield running
+
+
+def test_nothing_can_be_loaded_from_outside(server: Server) -> None:
+    """A load request may carry files: Python that would run as whoever serves."""
+    evil = {"parameters": {"config": '{"backend": "python"}', "file:1/model.py": "cmFpc2UgU3lzdGVtRXhpdA=="}}
+    headers = {"Content-Type": "text/plain", "Origin": "http://evil.example"}
+    with_key = headers | {admin_key.HTTP_HEADER: str(admin_key.find(server.ports["http"]))}
+    for sent in (headers, with_key):
+        for model in ("evil", NAME):
+            url = f"http://{server.http_url}/v2/repository/models/{model}"
+            for action in ("load", "unload"):
+                answer = httpx.post(f"{url}/{action}", content=json.dumps(evil), headers=sent)
+                assert answer.status_code in (403, 503), answer.text
+    client = triton.InferenceServerClient(server.grpc_url)
+    with pytest.raises(InferenceServerException, match="restricted"):
+        client.load_model("evil", config='{"backend": "python"}', files={"file:1/model.py": b"raise SystemExit"})
+    with Detector(server.grpc_url, model=NAME) as detector:
+        assert "bus" in detector.detect(BUS).names
+
+
+def test_administration_needs_the_key_that_only_this_user_has(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = ["v2/systemsharedmemory/status", "v2/cudasharedmemory/status", f"v2/models/{NAME}/stats"]
+    paths += ["v2/trace/setting", "v2/logging"]
+    key = admin_key.find(server.ports["http"])
+    assert key and key == admin_key.find(server.ports["grpc"])
+    with httpx.Client(base_url=f"http://{server.http_url}") as http:
+        for path in paths:
+            assert http.get(path).status_code == 403, path
+            assert http.get(path, headers={admin_key.HTTP_HEADER: "guess"}).status_code == 403, path
+        assert http.get(paths[0], headers={admin_key.HTTP_HEADER: key}).status_code == 200
+        assert http.post("v2/repository/index").status_code == 403
+        region = "v2/systemsharedmemory/region/x/register"
+        assert http.post(region, json={"key": "/nas_serve_1", "offset": 0, "byte_size": 1}).status_code == 403
+    file = admin_key.folder() / f"{server.ports['grpc']}.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    # Nor can other users see it in the arguments of a process.
+    family = psutil.Process().children(recursive=True)
+    assert any("tritonserver" in process.name() for process in family)
+    assert not any(key in " ".join(process.cmdline()) for process in family)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with Detector(server.grpc_url, model=NAME) as detector:
+        detector.detect(frame)
+        assert detector.shares_memory and detector.models()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")  # as another user
+    for url in (server.grpc_url, f"http://{server.http_url}"):
+        with Detector(url, model=NAME) as detector:
+            assert detector.detect(frame) is not None and not detector.shares_memory
+            with pytest.raises(AdminKeyMissing, match="NAS_ADMIN_KEY.*--model"):
+                detector.models()
+
+
+def test_the_key_goes_with_the_server(models: Path) -> None:
+    with Server(models) as server:
+        port = server.ports["grpc"]
+        assert admin_key.find(port)
+    assert admin_key.find(port) is None
+
+
+def test_a_folder_of_somebody_else_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    admin_key.write(1, "secret")
+    assert admin_key.find(1) == "secret" and admin_key.find(2) is None
+    admin_key.folder().chmod(0o755)
+    assert admin_key.find(1) is None
+    with pytest.raises(PermissionError, match="closed to others"):
+        admin_key.write(1, "other")
+    shutil.rmtree(admin_key.folder())
+    (tmp_path / "real").mkdir(mode=0o700)
+    admin_key.folder().symlink_to(tmp_path / "real")
+    with pytest.raises(PermissionError):
+        admin_key.write(1, "other")
+
+
+@pytest.fixture(scope="module")
+def survivor(models: Path) -> Iterator[tuple[Server, list[str]]]:
+    """A server, and what it says."""
+    said: list[str] = []
+    with Server(models, said=said.append) as running:
+        yield running, said
+
+
+def family(name: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if name in p.name()]
+
+
+def kill_a_python_model(server: Server) -> None:
+    regions = list(Path("/dev/shm").glob(f"nas_serve_{os.getpid()}_{server.ports['http']}_*"))
+    assert regions
+    max(family("stub"), key=lambda p: p.pid).kill()
+
+
+def kill_triton(server: Server) -> None:
+    (process,) = (
+        p for p in family("tritonserver") if any(str(server.ports["http"]) in argument for argument in p.cmdline())
+    )
+    process.kill()
+
+
+def ask_for_terabytes(server: Server) -> None:
+    tensor = {"name": "frame", "shape": [1, 100_000, 100_000, 3], "datatype": "UINT8", "data": [1]}
+    _post(server, "_frames", {"inputs": [tensor]})
+
+
+def overflow_a_count(server: Server) -> None:
+    tensor = {
+        "name": "frame",
+        "shape": [1, 2**61, 8, 3],
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": 0},
+    }
+    header = json.dumps({"inputs": [tensor]}).encode()
+    url = f"http://{server.http_url}/v2/models/{NAME}_frames/infer"
+    try:
+        httpx.post(url, content=header, headers={"Inference-Header-Content-Length": str(len(header))}, timeout=BACK_S)
+    except httpx.HTTPError:
+        pass
+
+
+def _post(server: Server, ensemble: str, question: dict[str, Any]) -> None:
+    try:
+        httpx.post(f"http://{server.http_url}/v2/models/{NAME}{ensemble}/infer", json=question, timeout=BACK_S)
+    except httpx.HTTPError:
+        pass
+
+
+@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, ask_for_terabytes, overflow_a_count])
+def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tuple[Server, list[str]]) -> None:
+    """Until then clients hear that it does not, and nothing wrong."""
+    server, said = survivor
+    before = len(said)
+    with Detector(server.grpc_url, model=NAME) as detector:
+        expected = detector.detect(BUS)
+    hurt(server)
+    began, answered_since = time.monotonic(), None
+    while time.monotonic() - began < BACK_S + 3:
+        try:
+            with Detector(server.grpc_url, model=NAME, timeout_s=3) as detector:
+                got = detector.detect(BUS)
+            np.testing.assert_array_equal(got.boxes_xyxy, expected.boxes_xyxy)
+            answered_since = answered_since or time.monotonic()
+            if time.monotonic() - answered_since > 3:
+                break
+        except ClientError:
+            answered_since = None
+        time.sleep(0.1)
+    assert answered_since is not None and answered_since - began < BACK_S, said
+    assert httpx.get(f"http://{server.http_url}/v2/health/ready").status_code == 200
+    if hurt in (kill_a_python_model, kill_triton):
+        assert [line.partition(":")[0] for line in said[before:]] == ["restarting", "Triton is ready again"]
+
+
+def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
+    server, said = survivor
+    restarts = sum(line.startswith("restarting") for line in said)
+    text = httpx.get(server.metrics_url).text
+    assert f'nas_server_restarts{{model="{NAME}_preprocess"}} {restarts}' in text.replace(".000000", "")
+
+
+def test_it_gives_up_when_restarts_do_not_help(models: Path, tmp_path: Path) -> None:
+    """A model that cannot be loaded any more: the cause, exit code 1, nothing left."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    command = [BIN / "nas-serve", "--model-repository", folder, "--http-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(
+        [*map(str, command), "--metrics-port", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    next((folder / f"{NAME}_engine").rglob("model.onnx")).write_bytes(b"no graph")
+    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    server.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.count("restarting:") == 5 and "SIGKILL (out of memory?)" in errors and "gave up:" in errors
+    assert not list(Path("/dev/shm").glob(f"nas_serve_{process.pid}_*"))
+
+
+def test_nothing_stays_after_nas_serve_is_killed(models: Path) -> None:
+    command = [BIN / "nas-serve", "--model-repository", models, "--http-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(
+        [*map(str, command), "--metrics-port", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    (backends,) = (a.partition("=")[2] for a in server.cmdline() if a.startswith("--backend-directory"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 20
+    while Path(backends).parent.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(backends).parent.exists()
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
