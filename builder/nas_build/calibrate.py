@@ -181,11 +181,10 @@ def observe(
     ]
     seen = 0
     try:
-        with torch.inference_mode():
-            for canvas in canvases:
-                engine.network.raw(engine.normalize(torch.from_numpy(canvas)[None]))
-                seen += 1
-                progress()
+        for canvas in canvases:
+            engine.answer(canvas, fresh=True)
+            seen += 1
+            progress()
     finally:
         for hook in hooks:
             hook.remove()

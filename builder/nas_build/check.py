@@ -87,10 +87,9 @@ def compare(
     for canvas in canvases:
         outputs = graph(canvas)
         candidates, graph_boxes, graph_scores = outputs.candidates, outputs.boxes, outputs.scores
-        with torch.inference_mode():
-            decoded = engine.decoded(torch.from_numpy(canvas)[None])
-            expected = [output[0].numpy() for output in top_candidates(*decoded)]
-        boxes, scores = (output[0].float().numpy() for output in decoded)
+        boxes, scores = engine.answer(canvas)
+        best_pairs = top_candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
+        expected = [output[0].numpy() for output in best_pairs]
         _check_candidates(candidates, graph_boxes, graph_scores)
         best = np.argsort(scores.max(axis=1), kind="stable")[-_TOP_ANCHORS:]
         pictures += 1

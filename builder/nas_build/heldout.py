@@ -120,15 +120,13 @@ class HeldOut:
 
         def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
             looked_at = len(self._seen) < _LOOKED_AT
-            with torch.inference_mode():
-                decoded = (reference if looked_at else float32).decoded(torch.from_numpy(canvas)[None])
-                candidates = top_candidates(*decoded)
+            boxes, scores = (reference if looked_at else float32).answer(canvas)
             if looked_at:
-                boxes, scores = (tensor[0].float().numpy() for tensor in decoded)
                 anchors = np.argsort(scores.max(axis=1), kind="stable")[-_ANCHORS:]
                 self._seen.append((canvas, anchors, boxes[anchors], scores[anchors]))
-            best_boxes, best_scores, labels = (tensor[0].numpy() for tensor in candidates)
-            return best_boxes.astype(np.float32), best_scores.astype(np.float32), labels
+            best = top_candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
+            best_boxes, best_scores, labels = (tensor[0].numpy() for tensor in best)
+            return best_boxes, best_scores, labels
 
         return detect
 
