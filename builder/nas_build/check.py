@@ -51,7 +51,7 @@ _PICTURE = "bus.jpg"  # of the samples: users' own pictures do not travel with t
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the exported graph is from PyTorch in float32 (pictures: how many were compared).
+    """How far the exported graph is from PyTorch in float64 (pictures: how many were compared).
 
     Attributes:
         max_score_difference: over all anchors and classes.
@@ -148,7 +148,8 @@ def ask(graph: Callable[[NDArray[np.uint8]], Outputs], spec: LetterboxSpec) -> K
     question = KnownAnswer(picture, nothing.reshape(0, 4), nothing, nothing.astype(np.int32))
     boxes, scores, labels = graph(question.canvas).candidates
     most = known_answer.CANDIDATES
-    return KnownAnswer(picture, boxes[:most], scores[:most], labels[:most])
+    known = KnownAnswer(picture, boxes[:most], scores[:most], labels[:most])
+    return KnownAnswer.from_dict(known.to_dict())  # as it will be read
 
 
 def _check_candidates(

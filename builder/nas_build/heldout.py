@@ -114,8 +114,8 @@ class HeldOut:
     def _watch(self, reference: Engine, float32: Engine) -> Detect:
         """Float32's candidates; what the reference's best anchors say of the first pictures is kept for `disturbance`.
 
-        An average precision follows from the order of the scores, which float32 leaves as it is on every machine; a
-        disturbance is a sum.
+        An average precision follows from the order of the scores and from overlaps above or below a threshold, which
+        the last bits of float32 hardly ever change; a disturbance is a sum.
         """
 
         def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

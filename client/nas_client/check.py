@@ -106,13 +106,16 @@ def _known_answer(transport: Transport, engine: str, config: dict[str, Any]) -> 
     fields = contract.read_parameters(config).get(contract.KNOWN_ANSWER)
     if fields is None:
         return None, f"{engine} has no known answer: build the model again with this nas-build."
-    served = [entry.get("version") for entry in transport.index() if entry["name"] == engine]
+    served = transport.versions(engine)
     if str(fields["version"]) not in served:
         return None, (
             f"{engine}: its known answer is of version {fields['version']}, the server has "
             f"{', '.join(map(str, served))}. Load the newest version, or build the model again."
         )
-    return KnownAnswer.from_dict(fields), None
+    try:
+        return KnownAnswer.from_dict(fields), None
+    except ValueError as error:
+        return None, f"{engine}: {error}. Build the model again."
 
 
 def _median_ms(run: Callable[[], object]) -> float:

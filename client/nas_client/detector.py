@@ -16,7 +16,7 @@ from nas_ensembles import contract
 from numpy.typing import NDArray
 
 from .detections import Detections
-from .errors import ClientError, ModelUnavailable, SharedMemoryRefused
+from .errors import AdminKeyMissing, ClientError, ModelUnavailable, SharedMemoryRefused
 from .shared_memory import SharedFrames, may_share
 from .transport import Address, Protocol, SharedTensor, Transport
 
@@ -323,7 +323,10 @@ class Detector:
         return ModelUnavailable(f"{name}: no such model on {self.transport.address}. {self._served()}{hint}")
 
     def _served(self) -> str:
-        names = [model.name for model in self.models() if model.detects]
+        try:
+            names = [model.name for model in self.models() if model.detects]
+        except AdminKeyMissing:
+            return "Which it serves, it tells only to who has its admin key."
         return f"It serves {', '.join(names) or 'no YOLO-NAS model'}."
 
 

@@ -84,7 +84,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._local = threading.local()
         self._clients: list[Any] = []
-        self._key: str | None = None  # not looked for yet
+        self._key: dict[str, str] | None = None  # not looked for yet
 
     def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any] | SharedTensor], outputs: tuple[str, ...]
@@ -119,11 +119,8 @@ class Transport:
     def _admin(self) -> dict[str, Any]:
         """Deadline and key of a call to an administrative API."""
         if self._key is None:
-            host, _, port = self.address.host_port.rpartition(":")
-            ours = host in LOOPBACK and port.isdigit()
-            self._key = admin_key.find(int(port) if ours else None) or ""
-        name = admin_key.GRPC_HEADER if self.address.protocol == "grpc" else admin_key.HTTP_HEADER
-        return {**self._deadline(), **({"headers": {name: self._key}} if self._key else {})}
+            self._key = admin_headers(self.address)
+        return {**self._deadline(), **({"headers": self._key} if self._key else {})}
 
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         """Config of a model in its JSON form."""
@@ -132,6 +129,13 @@ class Transport:
                 answer = self._client().get_model_config(model, version, as_json=True, **self._deadline())
                 return dict(answer["config"])
             return dict(self._client().get_model_config(model, version))
+
+    def versions(self, model: str) -> list[str]:
+        """Of a model, those that are served."""
+        with self._errors():
+            if self.address.protocol == "grpc":
+                return list(self._client().get_model_metadata(model, as_json=True, **self._deadline())["versions"])
+            return list(self._client().get_model_metadata(model)["versions"])
 
     def index(self) -> list[dict[str, str]]:
         """Name, version, state and reason of every model in the server's repository."""
@@ -239,6 +243,14 @@ class Transport:
             f"`docker compose up`, or give its address with --url; if this is its {_NAMES[other]} port, "
             f"add --protocol {other}."
         )
+
+
+def admin_headers(address: Address) -> dict[str, str]:
+    """The header that opens a server's administrative APIs, if its key can be found: see `admin_key`."""
+    host, _, port = address.host_port.rpartition(":")
+    key = admin_key.find(int(port) if host in LOOPBACK and port.isdigit() else None)
+    name = admin_key.GRPC_HEADER if address.protocol == "grpc" else admin_key.HTTP_HEADER
+    return {name: key} if key else {}
 
 
 def _cause(message: str) -> str:

@@ -18,9 +18,11 @@ RESTRICTED = ("shared-memory", "model-repository", "statistics", "trace", "loggi
 
 
 def folder() -> Path:
-    """Of this user's keys: $XDG_RUNTIME_DIR/nas-triton, else /tmp/nas-triton-UID."""
+    """Of this user's keys: $XDG_RUNTIME_DIR/nas-triton if that is this user's, else /tmp/nas-triton-UID."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "nas-triton" if runtime else Path(tempfile.gettempdir()) / f"nas-triton-{os.getuid()}"
+    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():
+        return Path(runtime) / "nas-triton"
+    return Path(tempfile.gettempdir()) / f"nas-triton-{os.getuid()}"
 
 
 def write(port: int, key: str) -> Path:
@@ -29,7 +31,7 @@ def write(port: int, key: str) -> Path:
     Raises:
         OSError: if it cannot be written, or somebody else owns the folder.
     """
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder().mkdir(mode=0o700, exist_ok=True)
     _must_be_ours(folder())
     path = folder() / f"{port}.key"
     path.unlink(missing_ok=True)  # of a server that is gone

@@ -60,7 +60,9 @@ def _check_claims(data: bytes) -> None:
         raise UnreadableImage(f"a WebP of {len(data)} bytes that claims to have more")
     at = len(_SIGNATURES["PNG"])
     while kind == "PNG" and at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
+        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if length > len(data) - at - 8:
             raise UnreadableImage(f"a PNG of {len(data)} bytes with a chunk that claims {length}")
+        if name == b"IEND":  # what comes after it is nobody's
+            break
         at += 12 + length

@@ -60,17 +60,17 @@ class KnownAnswer:
         overlap = sides.clip(0).prod(axis=2)  # [n, K]
         iou = overlap / np.maximum(_areas(self.boxes)[:, None] + _areas(boxes) - overlap, 1e-9)
         mine = self.scores[:, None]
-        ratio = np.minimum(mine, scores) / np.maximum(np.maximum(mine, scores), 1e-9)
+        ratio = np.minimum(mine, scores) / np.maximum(np.maximum(mine, scores), 1e-30)
         share = np.where(self.labels[:, None] == labels, iou * ratio, 0.0).max(axis=1)
-        return float((share * self.scores).sum() / max(float(self.scores.sum()), 1e-9))
+        return float((share * self.scores).sum() / max(float(self.scores.sum()), 1e-30))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Boxes in hundredths of a pixel, scores in ten-thousandths: less than engines differ by."""
+        """For JSON. Boxes in hundredths of a pixel, scores to four digits: less than engines differ by."""
         return {
             "picture": base64.b64encode(self.picture.tobytes()).decode(),
             "width": self.picture.shape[1],
             "boxes": [[round(float(side), 2) for side in box] for box in self.boxes],
-            "scores": [round(float(score), 4) for score in self.scores],
+            "scores": [float(f"{score:.4g}") for score in self.scores],
             "labels": self.labels.tolist(),
         }
 

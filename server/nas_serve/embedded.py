@@ -196,16 +196,19 @@ class Server:
         ]
         for service, port in self.ports.items():
             command += [f"--{service}-address={self._host}", f"--{service}-port={port}"]
-        for service in ("http", "grpc"):
-            path = admin_key.write(self.ports[service], key)
+        try:
+            keys = [admin_key.write(self.ports[service], key) for service in ("http", "grpc")]
+        except OSError as error:
+            raise ServerError(f"the admin key cannot be left for clients: {error}") from None
+        for path in keys:
             self._resources.callback(path.unlink, missing_ok=True)
         self.log_path.write_bytes(b"")
         settings = supervisor.Settings(
             command=command,
-            http=f"{HOST}:{self.ports['http']}",
+            http=f"{HOST if self._host == '0.0.0.0' else self._host}:{self.ports['http']}",
             model_repository=str(repository),
             log=str(self.log_path.absolute()),
-            scratch=str(scratch),
+            remove=[str(scratch), *map(str, keys)],
             shm_prefix=prefix,
             lifeline=True,
             may_reload=bool(self._poll_s),

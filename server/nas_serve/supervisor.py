@@ -6,7 +6,7 @@
 Runs the command in a process group of its own and starts it again if it ends, if one of its processes is gone, or if a
 model no longer gives its known answer: a port that is open proves nothing. Pauses grow; after several restarts in a row
 it gives up, says why, and ends, so that whoever restarts containers can. It speaks in lines on standard output:
-`ready`, `restarting CAUSE`, `gave-up CAUSE`.
+`ready`, `restarting CAUSE`, `wrong MODEL`, `note TEXT`, `gave-up CAUSE`.
 
 It ends the server and cleans up on SIGTERM, or when standard input closes, which it does when the parent dies. The
 standard library, numpy and `known_answer` are all it needs: containers run it too.
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 
@@ -48,6 +48,7 @@ _ASK_S = 5.0  # between questions to the models
 _ANSWER_S = 10.0  # for an answer, if nothing else is answered meanwhile
 _STEADY_S = 60.0  # a server that ran so long counts as well again
 _PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each restart in a row; after them it gives up
+_open = build_opener(ProxyHandler({})).open  # what is asked is on this machine, whatever the environment's proxies
 _CANDIDATES = (("candidate_boxes", "<f4"), ("candidate_scores", "<f4"), ("candidate_labels", "<i4"))
 
 
@@ -60,7 +61,7 @@ class Settings:
         http: host:port of its HTTP API.
         model_repository: where known answers lie.
         log: file for the server's output; None is standard error.
-        scratch: folder to remove in the end.
+        remove: files and folders that are removed when it was told to end; after a failure the log is wanted.
         shm_prefix: of regions to remove, in /dev/shm.
         lifeline: end when standard input closes.
         may_reload: models come and go (a polled repository), so that a process that ends may be no accident.
@@ -73,7 +74,7 @@ class Settings:
     http: str
     model_repository: str
     log: str | None = None
-    scratch: str | None = None
+    remove: list[str] = field(default_factory=list)
     shm_prefix: str | None = None
     lifeline: bool = False
     may_reload: bool = False
@@ -102,28 +103,34 @@ class Supervisor:
     restarts: int = 0
     _server: subprocess.Popen[bytes] | None = None
     _family: set[int] = field(default_factory=set)
+    _right: set[tuple[str, str]] = field(default_factory=set)
+    _wrong: set[tuple[str, str]] = field(default_factory=set)
 
     def run(self) -> int:
         """Until the end; the exit code: 0 if it was asked for, else 1."""
-        in_a_row = 0
+        in_a_row, was_ready = 0, False
         try:
             while True:
-                started = time.monotonic()
+                ready_at = None
                 try:
                     self._start()
+                    ready_at, was_ready = time.monotonic(), True
                     _say("ready")
                     self._watch()
                 except Failed as failure:
-                    first = self.restarts == 0 and not self._family
-                    in_a_row = 1 if time.monotonic() - started > _STEADY_S else in_a_row + 1
+                    steady = ready_at is not None and time.monotonic() - ready_at > _STEADY_S
+                    in_a_row = 1 if steady else in_a_row + 1
                     self._kill()
-                    if first or in_a_row > len(_PAUSES_S):
+                    if not was_ready or in_a_row > len(_PAUSES_S):
                         _say(f"gave-up {failure}")
                         return 1
                     self.restarts += 1
                     _say(f"restarting {failure}")
                     self._pause(_PAUSES_S[in_a_row - 1])
         except Ended:
+            self._end()
+            for path in self.settings.remove:
+                shutil.rmtree(path) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
             return 0
         finally:
             self._end()
@@ -166,7 +173,7 @@ class Supervisor:
             self._family = children
             if gone or time.monotonic() - asked > _ASK_S:
                 for engine in self._engines():
-                    self._ask(engine)
+                    self._ask(*engine)
                 asked = time.monotonic()
             self._pause(_LOOK_S)
 
@@ -190,8 +197,8 @@ class Supervisor:
                 found |= {int(pid) for pid in task.read_text().split()}
         return {pid for pid in found if _state(pid) not in ("Z", "X", "")}
 
-    def _engines(self) -> list[tuple[str, known_answer.KnownAnswer]]:
-        """Names of the models that are served, with the known answers of their engines."""
+    def _engines(self) -> list[tuple[str, str, known_answer.KnownAnswer]]:
+        """Names of the models that are served, versions of their engines, and known answers."""
         engines = []
         for folder in sorted(Path(self.settings.model_repository).glob("*_engine")):
             served = None
@@ -201,20 +208,21 @@ class Supervisor:
                 with contextlib.suppress(OSError, ValueError):
                     text = (folder / version / known_answer.FILE).read_text(encoding="utf-8")
                     answer = known_answer.KnownAnswer.from_dict(json.loads(text))
-                    engines.append((folder.name.removesuffix("_engine"), answer))
+                    engines.append((folder.name.removesuffix("_engine"), version, answer))
         return engines
 
-    def _ask(self, engine: tuple[str, known_answer.KnownAnswer]) -> None:
-        """The engine must give its answer, the ensemble one at all.
+    def _ask(self, name: str, version: str, known: known_answer.KnownAnswer) -> None:
+        """The engine must give its answer, if it ever did, and the ensemble one at all.
 
         Raises:
             Failed: if not; a model that is only busy is none.
         """
-        name, known = engine
         before = self._answered(name)
         try:
             canvas = known.canvas
-            outputs = self._infer(f"{name}_engine", "images", "UINT8", [1, *canvas.shape], canvas.tobytes())
+            outputs = self._infer(
+                f"{name}_engine/versions/{version}", "images", "UINT8", [1, *canvas.shape], canvas.tobytes()
+            )
             agreement = known.agreement(*outputs)
             picture = _bmp(known.picture)
             self._infer(name, "image", "BYTES", [1, 1], struct.pack("<I", len(picture)) + picture)
@@ -228,20 +236,25 @@ class Supervisor:
             if self._answered(name) > before:
                 return
             raise Failed(f"{name} gives no answer: {error}") from None
-        if agreement < known_answer.LIMIT:
+        if agreement >= known_answer.LIMIT:
+            self._right.add((name, version))
+        elif (name, version) in self._right:
             raise Failed(f"{name} answers wrongly: agreement with the known answer {agreement:.2f}")
+        elif (name, version) not in self._wrong:  # starting it again would change nothing
+            self._wrong.add((name, version))
+            _say(f"wrong {name}: agreement with the known answer {agreement:.2f}; see nas-client check")
 
     def _infer(self, model: str, name: str, datatype: str, shape: list[int], data: bytes) -> list[Any]:
         """Candidates of an engine; nothing of an ensemble."""
         outputs = [{"name": n, "parameters": {"binary_data": True}} for n, _ in _CANDIDATES]
         tensor = {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
         question: dict[str, Any] = {"inputs": [tensor]}
-        if model.endswith("_engine"):
+        if name == "images":
             question["outputs"] = outputs
         header = json.dumps(question).encode()
         request = Request(f"http://{self.settings.http}/v2/models/{model}/infer", header + data)
         request.add_header("Inference-Header-Content-Length", str(len(header)))
-        with urlopen(request, timeout=_ANSWER_S) as response:
+        with _open(request, timeout=_ANSWER_S) as response:
             body, length = response.read(), response.headers["Inference-Header-Content-Length"]
         if "outputs" not in question:
             return []
@@ -253,9 +266,9 @@ class Supervisor:
         return [np.frombuffer(answers[n][0], kind).reshape(answers[n][1])[0] for n, kind in _CANDIDATES]
 
     def _answered(self, name: str) -> int:
-        """Requests that the model has answered, 0 if it cannot be known."""
+        """Requests that the model has answered, of pictures and of frames; 0 if it cannot be known."""
         try:
-            text = self._get(f"/v2/models/{name}/stats", 2.0) or b"{}"
+            text = self._get(f"/v2/models/{name}_postprocess/stats", 2.0) or b"{}"
             return int(json.loads(text)["model_stats"][0]["inference_stats"]["success"]["count"])
         except (OSError, ValueError, KeyError, IndexError):
             return 0
@@ -264,7 +277,7 @@ class Supervisor:
         """None if the answer is no success."""
         request = Request(f"http://{self.settings.http}{path}", headers={"admin-key": self.settings.admin_key})
         try:
-            with urlopen(request, timeout=timeout_s) as response:
+            with _open(request, timeout=timeout_s) as response:
                 return bytes(response.read())
         except HTTPError:
             return None
@@ -275,7 +288,7 @@ class Supervisor:
         key = self.settings.admin_key.encode()
         if not key:
             return
-        with contextlib.suppress(OSError, ValueError, IndexError):
+        try:
             fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(")")[2].split()
             start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end
             with open(f"/proc/{self._server.pid}/mem", "r+b", buffering=0) as memory:
@@ -283,6 +296,8 @@ class Supervisor:
                 arguments = memory.read(end - start)
                 memory.seek(start)
                 memory.write(arguments.replace(key, b"*" * len(key)))
+        except (OSError, ValueError, IndexError) as error:
+            _say(f"note the admin key stays among the arguments of tritonserver, which other users can read: {error}")
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless it is over.
@@ -313,8 +328,6 @@ class Supervisor:
                 # A server whose processes are gone waits for them in vain.
                 self._server.wait(self.settings.grace_s if self._family <= self._children() else 1.0)
         self._kill()
-        if self.settings.scratch:
-            shutil.rmtree(self.settings.scratch, ignore_errors=True)
 
 
 def remove_shared_memory(prefix: str) -> None:
@@ -357,11 +370,18 @@ def _stop(*_: object) -> None:
 
 def _from_arguments(command: list[str]) -> Settings:
     """As a container starts it: the command, its key in the environment."""
-    given = dict(part.lstrip("-").split("=", 1) for part in command if part.startswith("--") and "=" in part)
-    prefix = "nas_triton_"
+    given: dict[str, str] = {}
+    for part, after in zip(command, [*command[1:], ""], strict=True):
+        name, separator, value = part.removeprefix("--").partition("=")
+        if part.startswith("--"):
+            given[name] = value if separator else after
+    if given.get("allow-http", "true").lower() in ("false", "0"):
+        sys.exit("the supervisor asks Triton through HTTP: --allow-http=false cannot be supervised")
+    address = given.get("http-address", "0.0.0.0")
+    prefix = f"nas_triton_{os.urandom(4).hex()}_"
     return Settings(
         command=[*command, f"--backend-config=python,shm-region-prefix-name={prefix}"],
-        http=f"localhost:{given.get('http-port', 8000)}",
+        http=f"{'localhost' if address == '0.0.0.0' else address}:{given.get('http-port', 8000)}",
         model_repository=given.get("model-repository", "/models"),
         shm_prefix=prefix,
         grace_s=40.0,

@@ -131,3 +131,9 @@ def test_formats_outside_the_contract_are_refused(suffix: str) -> None:
     )
     with pytest.raises(images.UnreadableImage, match="no JPEG, PNG, WebP or BMP"):
         images.decode(encoded(picture, suffix))
+
+
+def test_what_follows_the_end_of_a_png_is_let_be() -> None:
+    """Some cameras and screenshot tools leave bytes there."""
+    picture = np.full((10, 12, 3), 77, np.uint8)
+    assert images.decode(encoded(picture, ".png") + b"trailing data!").shape == (10, 12, 3)

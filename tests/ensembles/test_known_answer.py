@@ -60,3 +60,10 @@ def test_json_and_back(known: KnownAnswer) -> None:
 def test_what_is_none(change: dict[str, Any], known: KnownAnswer) -> None:
     with pytest.raises(ValueError, match="known answer"):
         KnownAnswer.from_dict({**known.to_dict(), **change})
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-6])
+def test_a_network_that_sees_nothing_has_an_answer_too(scale: float, known: KnownAnswer) -> None:
+    faint = KnownAnswer(known.picture, known.boxes, known.scores * np.float32(scale), known.labels)
+    again = KnownAnswer.from_dict(json.loads(json.dumps(faint.to_dict())))
+    assert again.agreement(*answer(faint)) > 0.99

@@ -116,6 +116,7 @@ def test_what_a_cpu_computes_wrongly_takes_the_exact_path(
     onnx.save(overflowing, str(engine / "model.onnx"))
     known = check.ask(Exact(overflowing), COCO.letterbox)
     (engine / known_answer.FILE).write_text(json.dumps(known.to_dict()))
+    with_parameter(folder, known.to_dict())
     log = tmp_path / "log"
     with Server(folder, log=log) as server, Detector(server.grpc_url) as detector:
         assert "it takes the exact path" in log.read_text() and f"{NAME}_engine" in log.read_text()
