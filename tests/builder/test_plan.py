@@ -217,14 +217,15 @@ def test_a_built_model_says_what_its_plan_needs(tmp_path: Path) -> None:
     first = build.build(options, plan_builder=builder)
     assert first.built and first.seconds["plan"] > 0
     engine = tmp_path / "models" / "yolo_nas_s_int8_engine"
-    assert sorted(p.name for p in (engine / "1").iterdir()) == ["model.plan"]
+    assert sorted(p.name for p in (engine / "1").iterdir()) == ["known_answer.json", "model.plan"]
     facts = first.manifest["plan"]
     assert facts["tensorrt_version"] == trt.__version__ and facts["gpu"] == "NVIDIA L4"
     config = text_format.Parse((tmp_path / "models/yolo_nas_s_int8/config.pbtxt").read_text(), pb.ModelConfig())
     assert json.loads(config.parameters["plan"].string_value) == facts
     assert config.parameters["target"].string_value == "tensorrt"
     config = text_format.Parse((engine / "config.pbtxt").read_text(), pb.ModelConfig())
-    assert config.backend == "tensorrt" and config.instance_group[0].count == 2 and not config.parameters
+    assert config.backend == "tensorrt" and config.instance_group[0].count == 2
+    assert list(config.parameters) == ["known_answer"]
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 4]
 
     assert not build.build(options, plan_builder=builder).built
