@@ -66,7 +66,9 @@ def test_nothing_can_be_loaded_from_outside(server: Server) -> None:
         assert "bus" in detector.detect(BUS).names
 
 
-def test_administration_needs_the_key_that_only_this_user_has(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_administration_needs_the_key_that_only_this_user_has(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = ["v2/systemsharedmemory/status", "v2/cudasharedmemory/status", f"v2/models/{NAME}/stats"]
     paths += ["v2/trace/setting", "v2/logging"]
     key = admin_key.find(server.ports["http"])
@@ -89,7 +91,7 @@ def test_administration_needs_the_key_that_only_this_user_has(server: Server, mo
     with Detector(server.grpc_url, model=NAME) as detector:
         detector.detect(frame)
         assert detector.shares_memory and detector.models()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")  # as another user
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # where another user would look
     for url in (server.grpc_url, f"http://{server.http_url}"):
         with Detector(url, model=NAME) as detector:
             assert detector.detect(frame) is not None and not detector.shares_memory
