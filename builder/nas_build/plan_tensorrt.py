@@ -76,10 +76,14 @@ class InProcess:
         except BaseException:
             cancelled.set()
             worker.join()
+            outcome.clear()
             raise
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return Plan(outcome[0], self._trt.__version__, self._gpu, "tensorrt", time.monotonic() - started, options)
+        # Taken out: an error in the list that its own traceback holds would keep TensorRT's objects until the garbage
+        # collector finds them, perhaps while TensorRT logs the next build and holds the lock that freeing them wants.
+        result = outcome.pop()
+        if isinstance(result, BaseException):
+            raise result
+        return Plan(result, self._trt.__version__, self._gpu, "tensorrt", time.monotonic() - started, options)
 
     def _build(
         self,
