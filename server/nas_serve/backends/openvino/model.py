@@ -1,7 +1,8 @@
 """Python-based Triton backend `openvino`: runs a model file with OpenVINO on the CPU.
 
-The official CPU container has a C++ backend of the same name that reads the same model repository; this one lets the
-embedded server serve it. Inputs and outputs are those of config.pbtxt; `parameters` become OpenVINO properties.
+Triton's own C++ backend of the same name takes full batches only, and knows neither `engine_info` nor known answers; in
+the images of this project and in the embedded server this one is in its place. Inputs and outputs are those of
+config.pbtxt; `parameters` in capitals become OpenVINO properties.
 
 The graph is compiled for one picture: on a CPU a static shape is faster than a dynamic one, and a larger batch is no
 faster per picture. It is compiled twice: a picture that comes alone gets all of this instance's threads, several at
