@@ -22,7 +22,7 @@ from .predict import Detect, predict
 from .processing import Processing
 
 _PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)  # as the field validates
-_LOOKED_AT = 16  # pictures that `disturbance` takes
+_LOOKED_AT = 8  # pictures that `disturbance` takes
 _ANCHORS = 300  # of each of them
 _RESAMPLES = 300
 
