@@ -26,7 +26,7 @@ class ServerBusy(ServerUnavailable):
 
 
 class AdminKeyMissing(ClientError):
-    """Repository index, statistics and shared memory are closed to clients without the server's admin key."""
+    """Repository index and shared memory are closed to clients without the server's admin key."""
 
 
 class ModelUnavailable(ClientError):

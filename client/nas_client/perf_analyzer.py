@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BenchError
-from .transport import Address, admin_headers
+from .transport import Address
 
 SharedMemory = Literal["none", "system", "cuda"]
 SDK_IMAGE = "nvcr.io/nvidia/tritonserver:26.08-py3-sdk"
@@ -99,7 +99,6 @@ class Analyzer:
             *("--measurement-interval", str(round(window_s * 1000)), "--stability-percentage", str(_ANY_STABILITY)),
             *("--percentile", "95", "--verbose-csv", "-f", str(result), "--shared-memory", shared_memory),
             *(("--output-shared-memory-size", str(output_bytes)) if shared_memory != "none" else ()),
-            *(part for name, key in admin_headers(address).items() for part in ("-H", f"{name}: {key}")),
             *(("--ssl-grpc-use-ssl",) if address.tls and address.protocol == "grpc" else ()),
         ]
         if address.tls and address.protocol == "http":

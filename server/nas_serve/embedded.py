@@ -52,6 +52,8 @@ class Server:
         timeout_s: to become ready.
         poll_s: look for new model versions this often; 0 for never.
         verbose: Triton's verbose log level.
+        open_shared_memory: to clients without the admin key too, such as perf_analyzer; any local user can then
+            register regions, Triton's own among them.
         said: called with a line when the server was restarted, and why.
     """
 
@@ -68,6 +70,7 @@ class Server:
         timeout_s: float = 120.0,
         poll_s: int = 0,
         verbose: int = 0,
+        open_shared_memory: bool = False,
         said: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model_repository = Path(model_repository).absolute()
@@ -80,6 +83,7 @@ class Server:
         self._poll_s = poll_s
         self._verbose = verbose
         self._said = said
+        self._open = ("shared-memory",) if open_shared_memory else ()
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
         self._last_words = ""
@@ -170,7 +174,8 @@ class Server:
         repository = self._view(scratch / "models") if self.models else self.model_repository
         key = os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32)
         # Clients elsewhere have no key, and want to know which models there are; loading is off in any case.
-        closed = [api for api in admin_key.RESTRICTED if self._host == HOST or api != "model-repository"]
+        opened = self._open if self._host == HOST else (*self._open, "model-repository")
+        closed = [api for api in admin_key.RESTRICTED if api not in opened]
         restricted = f"{','.join(closed)}:{admin_key.HTTP_HEADER}={supervisor.KEY}"
         command = [
             str(wheel / "tritonserver" / "bin" / "tritonserver"),

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +72,29 @@ def test_a_sweep_says_where_the_time_goes(server: Server, analyzer: Analyzer, tm
     assert drawn is not None and drawn.std() > 5
 
 
-def test_stages_alone_and_over_http_with_shared_memory(server: Server, analyzer: Analyzer) -> None:
+@pytest.fixture(scope="module")
+def sharing(repository: Path) -> Iterator[Server]:
+    """A server that shares memory with perf_analyzer, which gives no key."""
+    with Server(repository, models=[INT8], open_shared_memory=True) as running:
+        yield running
+
+
+def test_stages_alone_and_over_http_with_shared_memory(sharing: Server, analyzer: Analyzer) -> None:
     asked = (BUS, SAMPLES / "chelsea.png", "--model", INT8, "--concurrency", 1, *QUICK)
     for options in ((), ("--shared-memory", "system")):
-        points = measured(server, *asked, "--stages", *options)["points"]
+        points = measured(sharing, *asked, "--stages", *options)["points"]
         alone = ["engine", "postprocess"] if options else ["preprocess", "engine", "postprocess"]
         assert [point["stage"] for point in points] == ["ensemble", *alone]
         assert all(point["throughput"] > 0 for point in points)
         whole, *_, engine, postprocess = points
         assert postprocess["p50_ms"] < engine["p50_ms"] < whole["p50_ms"] * 1.5
-    (point,) = measured(server, *asked, "--url", f"http://{server.http_url}")["points"]
+    (point,) = measured(sharing, *asked, "--url", f"http://{sharing.http_url}")["points"]
     assert point["throughput"] > 1 and point["mean_ms"] > 1
 
 
-def test_frames_in_shared_memory(server: Server, analyzer: Analyzer) -> None:
+def test_frames_in_shared_memory(sharing: Server, analyzer: Analyzer) -> None:
     asked = (BUS, "--model", INT8, "--concurrency", 1, *QUICK, "--frames", "--shared-memory", "system")
-    result = measured(server, *asked)
+    result = measured(sharing, *asked)
     (point,) = result["points"]
     assert result["about"]["frames"] and point["throughput"] > 1 and point["where"]["preprocess"] > 0
 
