@@ -27,9 +27,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
@@ -154,7 +155,7 @@ class Supervisor:
         while time.monotonic() < deadline:
             self._pause(0.1)
             self._must_run()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, HTTPException):
                 if self._get("/v2/health/ready", 2.0) is not None:
                     self._hide_key()
                     self._family = self._children()
@@ -202,7 +203,7 @@ class Supervisor:
         engines = []
         for folder in sorted(Path(self.settings.model_repository).glob("*_engine")):
             served = None
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, HTTPException, ValueError):
                 served = json.loads(self._get(f"/v2/models/{folder.name}", _ANSWER_S) or b"{}").get("versions")
             for version in served or []:
                 with contextlib.suppress(OSError, ValueError):
@@ -231,7 +232,8 @@ class Supervisor:
             if "maximum queue size" in message or error.code in (404, 503):
                 return
             raise Failed(f"{name} answers: {message[:300]}") from None
-        except (OSError, URLError) as error:
+        except (OSError, HTTPException) as error:
+            self._pause(_LOOK_S)  # a server that was killed has ended by then, which is the better cause
             self._must_run()
             if self._answered(name) > before:
                 return
@@ -270,7 +272,7 @@ class Supervisor:
         try:
             text = self._get(f"/v2/models/{name}_postprocess/stats", 2.0) or b"{}"
             return int(json.loads(text)["model_stats"][0]["inference_stats"]["success"]["count"])
-        except (OSError, ValueError, KeyError, IndexError):
+        except (OSError, HTTPException, ValueError, KeyError, IndexError):
             return 0
 
     def _get(self, path: str, timeout_s: float) -> bytes | None:

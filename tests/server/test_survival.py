@@ -205,19 +205,24 @@ def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
     assert f'nas_server_restarts{{model="{NAME}_preprocess"}} {restarts}' in text.replace(".000000", "")
 
 
+def nas_serve(models: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """nas-serve, when it is ready, and its tritonserver."""
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    command = [str(BIN / "nas-serve"), "--model-repository", str(models), *ports]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    return process, server
+
+
 def test_it_gives_up_when_restarts_do_not_help(models: Path, tmp_path: Path) -> None:
     """A model that cannot be loaded any more: the cause, exit code 1, nothing left."""
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
-    command = [BIN / "nas-serve", "--model-repository", folder, "--http-port", "0", "--grpc-port", "0"]
-    process = subprocess.Popen(
-        [*map(str, command), "--metrics-port", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    assert process.stderr is not None
-    while "Ctrl-C" not in process.stderr.readline():
-        assert process.poll() is None
+    process, server = nas_serve(folder)
     next((folder / f"{NAME}_engine").rglob("model.onnx")).write_bytes(b"no graph")
-    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
     server.kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -226,14 +231,7 @@ def test_it_gives_up_when_restarts_do_not_help(models: Path, tmp_path: Path) -> 
 
 
 def test_nothing_stays_after_nas_serve_is_killed(models: Path) -> None:
-    command = [BIN / "nas-serve", "--model-repository", models, "--http-port", "0", "--grpc-port", "0"]
-    process = subprocess.Popen(
-        [*map(str, command), "--metrics-port", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    assert process.stderr is not None
-    while "Ctrl-C" not in process.stderr.readline():
-        assert process.poll() is None
-    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    process, server = nas_serve(models)
     (backends,) = (a.partition("=")[2] for a in server.cmdline() if a.startswith("--backend-directory"))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
