@@ -1,35 +1,29 @@
 #!/bin/sh
-# Starts Triton for production on /models; arguments are added to Triton's.
-#   MODEL_REPOSITORY  another folder
-#   NAS_ADMIN_KEY     opens shared memory, statistics, traces and log settings to requests with the header
-#                     admin-key (gRPC: triton-grpc-protocol-admin-key); without it they are closed to all
-#   NAS_ADMIN_KEY_FILE          a file with the key, such as a Docker secret
-#   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC speaks TLS
+# Starts Triton for production on /models, behind Envoy; arguments are added to Triton's.
+#   MODEL_REPOSITORY    another folder
+#   NAS_ADMIN_KEY       opens shared memory, statistics, traces and log settings to requests with the header
+#                       admin-key (gRPC: triton-grpc-protocol-admin-key); without it they are closed to all
+#   NAS_ADMIN_KEY_FILE  a file with the key, such as a Docker secret
+#   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC, HTTP and metrics speak TLS
+#   NAS_TLS_CLIENT_CA   PEM file: clients must show a certificate of this authority
 set -eu
 
 if [ -n "${NAS_ADMIN_KEY_FILE:-}" ]; then
     NAS_ADMIN_KEY=$(cat "$NAS_ADMIN_KEY_FILE")
+    export NAS_ADMIN_KEY
 fi
-key=${NAS_ADMIN_KEY:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
-admin=shared-memory,statistics,trace,logging
-
 if [ -n "${NAS_TLS_CERT:-}" ]; then
     : "${NAS_TLS_KEY:?NAS_TLS_CERT needs NAS_TLS_KEY beside it}"
-    set -- --grpc-use-ssl=true "--grpc-server-cert=$NAS_TLS_CERT" "--grpc-server-key=$NAS_TLS_KEY" "$@"
 fi
 
 # Models cannot be loaded or unloaded from outside, and the server is ready when all of them are. The supervisor starts it
-# again when a model does not answer, and puts the key where others cannot read it.
-export NAS_SUPERVISED_KEY="$key"
-unset NAS_ADMIN_KEY
+# again when a model does not answer.
 exec python3 "${NAS_SUPERVISOR:-/usr/local/lib/nas-triton/supervisor.py}" tritonserver \
     "--model-repository=${MODEL_REPOSITORY:-/models}" \
     --model-control-mode=none \
     --strict-readiness=true \
     --exit-on-error=true \
     --disable-auto-complete-config \
-    "--http-restricted-api=$admin:admin-key=@ADMIN_KEY@" \
-    "--grpc-restricted-protocol=$admin:admin-key=@ADMIN_KEY@" \
     --metrics-config=summary_latencies=true \
     --metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001 \
     "$@"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import ssl
 import subprocess
 import tarfile
 import time
@@ -186,10 +187,15 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @contextmanager
 def triton_by_script(
-    arguments: Sequence[str], environment: dict[str, str], log: Path, timeout_s: float = 120
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    log: Path,
+    timeout_s: float = 120,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[dict[str, int]]:
     """Ports of a Triton started by docker/serve.sh, with the tritonserver that is on the environment's PATH."""
     ports = embedded._claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    ready = f"{'https' if tls else 'http'}://localhost:{ports['http']}/v2/health/ready"
     command = [str(ROOT / "docker/serve.sh"), *arguments, *(f"--{name}-port={port}" for name, port in ports.items())]
     with (
         log.open("w") as out,
@@ -199,7 +205,7 @@ def triton_by_script(
             deadline = time.monotonic() + timeout_s
             while True:
                 try:
-                    if httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 200:
+                    if httpx.get(ready, verify=tls or True).is_success:
                         break
                 except httpx.TransportError:
                     pass

@@ -8,7 +8,16 @@ with Detector("localhost:8001") as detector:
 
 from .detections import Detections
 from .detector import Detector, Model
-from .errors import AdminKeyMissing, ClientError, ImageRefused, ModelUnavailable, ServerBusy, ServerUnavailable
+from .errors import (
+    AdminKeyMissing,
+    ClientError,
+    ImageRefused,
+    ModelUnavailable,
+    ServerBusy,
+    ServerNotReady,
+    ServerTimeout,
+    ServerUnavailable,
+)
 
 __all__ = [
     "AdminKeyMissing",
@@ -19,5 +28,7 @@ __all__ = [
     "Model",
     "ModelUnavailable",
     "ServerBusy",
+    "ServerNotReady",
+    "ServerTimeout",
     "ServerUnavailable",
 ]

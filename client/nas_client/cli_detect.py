@@ -20,12 +20,25 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from . import formats, sources, video
-from .detector import Detector, Outcome
+from .detector import RETRIES, Detector, Outcome
 from .draw import annotate
 from .errors import ClientError
 from .formats import Found
 from .sources import Source
-from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress, visible
+from .terminal import (
+    ERRORS,
+    OUT,
+    ProtocolOption,
+    Retries,
+    Timeout,
+    Url,
+    connect,
+    exit_codes,
+    print_error,
+    print_retried,
+    progress,
+    visible,
+)
 from .video import Frame, Video, VideoFile
 
 # Why a video cannot be opened or went silent is said by our messages.
@@ -71,6 +84,7 @@ def detect(
     ] = None,
     in_flight: Annotated[int, typer.Option(min=1, max=64, help="Requests at a time.")] = 4,
     timeout: Timeout = 60.0,
+    retries: Retries = RETRIES,
 ) -> None:
     """Detect objects in pictures, videos, streams and cameras.
 
@@ -86,7 +100,7 @@ def detect(
         "max_detections": max_detections,
     }
     names = _Names()
-    with exit_codes(), connect(url, protocol, model, timeout, shared_memory) as detector:
+    with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
         with contextlib.closing(_Results(format, output, class_names)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
@@ -102,6 +116,7 @@ def detect(
                     except (ClientError, OSError, ValueError) as error:
                         failed += 1
                         print_error(f"{one.name}: {error}")
+        print_retried(detector)
     if failed:
         ERRORS.print(f"{failed} of {len(listed)} sources failed")
         raise typer.Exit(1)

@@ -19,7 +19,20 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Column, Table
 
 from . import formats, plots, validation
-from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, print_error, progress
+from .detector import RETRIES
+from .terminal import (
+    ERRORS,
+    OUT,
+    ProtocolOption,
+    Retries,
+    Timeout,
+    Url,
+    connect,
+    exit_codes,
+    print_error,
+    print_retried,
+    progress,
+)
 
 _ROWS = {
     "mAP 50-95": "map_50_95",
@@ -84,6 +97,7 @@ def val(
         bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run of the same kind stopped.")
     ] = True,
     timeout: Timeout = 60.0,
+    retries: Retries = RETRIES,
 ) -> None:
     """Measure a served model's accuracy with COCO's metrics.
 
@@ -94,14 +108,14 @@ def val(
     if compare and (model or save_predictions or per_class or save_plots):
         raise typer.BadParameter("takes no --model, --csv, --plots or --save-predictions", param_hint="--compare")
     asked = validation.Protocol(score_threshold, iou_threshold, max_detections)
-    failed = 0
+    failed = retried = 0
     with exit_codes():
         dataset = (_download(data, split) if data in known.KNOWN else datasets.load(Path(data), images, split)).limited(
             limit
         )
         results: list[tuple[str, Metrics, list[Prediction], float]] = []
         for name in compare or (model,):
-            with connect(url, protocol, name, timeout) as detector:
+            with connect(url, protocol, name, timeout, retries) as detector:
                 categories = dataset.categories_of(detector.class_names, ignore_unknown_classes)
                 kept = dataset.restricted(list(categories.values()))
                 started = time.monotonic()
@@ -113,6 +127,8 @@ def val(
                         print_error(f"{answer.picture.path}: {answer.error}; counted as a picture without detections")
                     answers.append(answer)
                 seconds = time.monotonic() - started
+                print_retried(detector)
+                retried += detector.transport.retried
                 fresh = sum(not answer.resumed for answer in answers)
                 predictions = [one for answer in answers for one in answer.predictions]
                 measured = metrics.evaluate(kept, predictions)
@@ -130,6 +146,7 @@ def val(
             "data": dataset.name,
             "pictures": len(dataset.pictures),
             "failed": failed,
+            "retried": retried,
             "protocol": asdict(asked),
             "models": [
                 {"name": name, "pictures_per_second": rate, **_plain(measured)} for name, measured, _, rate in results

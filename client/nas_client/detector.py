@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from .detections import Detections
 from .errors import AdminKeyMissing, ClientError, ModelUnavailable, SharedMemoryRefused
-from .shared_memory import SharedFrames, may_share
+from .shared_memory import SharedFrames, SharedMemoryForgotten, may_share
 from .transport import Address, Protocol, SharedTensor, Transport
 
 # A file's path, the bytes of an encoded picture, or a frame: (H, W, 3) uint8 in RGB.
 Picture = str | Path | bytes | NDArray[np.uint8]
 _Item = TypeVar("_Item")
+RETRIES = 10
 _OUTPUTS = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
 
 
@@ -74,7 +75,8 @@ class Detector:
         url: host:port of gRPC, or with a scheme: grpc://, grpcs://, http://, https://. Default localhost:8001.
         model: its name; may be left out when the server has one.
         protocol: "grpc" or "http"; default is the scheme's, else gRPC.
-        timeout_s: for each request.
+        timeout_s: for each request, with its retries.
+        retries: of a request that the server could not take, or whose connection was cut; after pauses that grow.
         shared_memory: frames travel in system shared memory. None: where the server's address is this machine's and
             it takes them; otherwise they are sent. True: or it is an error.
 
@@ -89,9 +91,10 @@ class Detector:
         *,
         protocol: Protocol | None = None,
         timeout_s: float = 60.0,
+        retries: int = RETRIES,
         shared_memory: bool | None = None,
     ) -> None:
-        self.transport = Transport(Address.parse(url, protocol), timeout_s)
+        self.transport = Transport(Address.parse(url, protocol), timeout_s, retries)
         self._name = model
         self._model: Model | None = None
         self._must_share = shared_memory is True
@@ -258,10 +261,12 @@ class Detector:
             ) from error
 
     def _detect_frames(self, name: str, frames: NDArray[np.uint8], thresholds: dict[str, Any]) -> list[Detections]:
-        if self._shared is not None:
+        while (regions := self._shared) is not None:
             try:
-                with self._shared.hold(frames) as shared:
+                with regions.hold(frames) as shared:
                     return self._infer(name, contract.FRAME, shared, thresholds)
+            except SharedMemoryForgotten:
+                continue
             except SharedMemoryRefused:
                 if self._must_share:
                     raise

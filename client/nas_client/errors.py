@@ -2,7 +2,9 @@
 
 ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
-│   └── ServerBusy      its queue is full
+│   ├── ServerBusy      it would answer too late, or its queue is full
+│   ├── ServerNotReady  it starts, or was started again
+│   └── ServerTimeout   it did not answer in time
 ├── AdminKeyMissing     the API is closed to clients without the server's admin key
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
 ├── SharedMemoryRefused the server does not see this machine's memory, or may not
@@ -22,7 +24,15 @@ class ServerUnavailable(ClientError):
 
 
 class ServerBusy(ServerUnavailable):
-    """More requests wait than the model's queue takes; try again later, or send fewer at once."""
+    """More requests wait than it can answer in time; try again later, or send fewer at once."""
+
+
+class ServerNotReady(ServerUnavailable):
+    """The server is there, but what computes is not: it starts, or was started again after a failure."""
+
+
+class ServerTimeout(ServerUnavailable):
+    """No answer within the deadline."""
 
 
 class AdminKeyMissing(ClientError):

@@ -20,6 +20,10 @@ _PREFIX = "nas_client_"
 _FOLDER = Path("/dev/shm")
 
 
+class SharedMemoryForgotten(SharedMemoryRefused):
+    """The server was started again since; another region will do."""
+
+
 class SharedFrames:
     """Regions that are registered with the server once and lent to one request at a time.
 
@@ -42,6 +46,7 @@ class SharedFrames:
         """Copy frames into a region that is theirs until the end of the block.
 
         Raises:
+            SharedMemoryForgotten: if the server no longer knows a region that it read before.
             SharedMemoryRefused: if there is no room for it, or the server does not take it.
         """
         try:
@@ -50,11 +55,18 @@ class SharedFrames:
             region = None
         if region is None or region.memory.size < frames.nbytes:
             region = self._grow(region, frames.nbytes)
+        np.copyto(np.ndarray(frames.shape, np.uint8, region.memory.buf), frames)
         try:
-            np.copyto(np.ndarray(frames.shape, np.uint8, region.memory.buf), frames)
             yield SharedTensor(region.name, frames.shape, "UINT8", frames.nbytes)
-        finally:
+            region.was_read = True
+        except SharedMemoryRefused as error:
+            self._all.remove(region)
+            region.remove()
+            raise SharedMemoryForgotten(str(error)) if region.was_read else error from None
+        except BaseException:
             self._free.append(region)
+            raise
+        self._free.append(region)
 
     def _grow(self, old: _Region | None, size: int) -> _Region:
         if old is not None:
@@ -80,6 +92,7 @@ class _Region:
     def __init__(self, size: int) -> None:
         self.memory = SharedMemory(f"{_PREFIX}{os.getpid()}_{os.urandom(4).hex()}", create=True, size=size)
         self.name = self.memory.name
+        self.was_read = False
         try:
             with (_FOLDER / self.name).open("rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full /dev/shm is an error now, not a SIGBUS later

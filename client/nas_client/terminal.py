@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .detector import Detector
+from .detector import RETRIES, Detector
 from .errors import ClientError
 from .transport import Protocol
 
@@ -34,6 +34,9 @@ Url = Annotated[
 ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
 _Item = TypeVar("_Item")
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
+Retries = Annotated[
+    int, typer.Option(min=0, help="Of a request that the server could not take, after pauses that grow.")
+]
 
 
 @contextlib.contextmanager
@@ -101,13 +104,26 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def print_retried(detector: Detector) -> None:
+    """How much was sent again, if anything."""
+    if detector.transport.retried:
+        ERRORS.print(f"{detector.transport.retried} requests were sent again: the server could not take them at first")
+
+
 def connect(
-    url: str | None, protocol: Protocol | None, model: str | None, timeout: float, shared_memory: bool | None = False
+    url: str | None,
+    protocol: Protocol | None,
+    model: str | None,
+    timeout: float,
+    retries: int = RETRIES,
+    shared_memory: bool | None = False,
 ) -> Detector:
     """A detector at the URL, or at that of the environment."""
     if url is None:
         url = os.environ.get("NAS_HTTP_URL" if protocol == "http" else "NAS_URL")
     try:
-        return Detector(url, model=model, protocol=protocol, timeout_s=timeout, shared_memory=shared_memory)
+        return Detector(
+            url, model=model, protocol=protocol, timeout_s=timeout, retries=retries, shared_memory=shared_memory
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--url") from None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+import tenacity
 import tritonclient.grpc
 import tritonclient.http
 from geventhttpclient.response import HTTPParseError
@@ -21,6 +23,8 @@ from .errors import (
     ImageRefused,
     ModelUnavailable,
     ServerBusy,
+    ServerNotReady,
+    ServerTimeout,
     ServerUnavailable,
     SharedMemoryRefused,
 )
@@ -28,6 +32,8 @@ from .errors import (
 Protocol = Literal["grpc", "http"]
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
+_FIRST_PAUSE_S = 0.2  # at most, before a call is made again; doubled each time
+_LONGEST_PAUSE_S = 4.0
 _NAMES = {"grpc": "gRPC", "http": "HTTP"}
 _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False),
@@ -76,12 +82,44 @@ class SharedTensor(NamedTuple):
     byte_size: int
 
 
-class Transport:
-    """Calls to one server. Safe to use from several threads."""
+class _Left(NamedTuple):
+    """What is left of a call's deadline, as arguments; HTTP clients have theirs from the beginning."""
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    protocol: Protocol
+    seconds: float
+
+    @property
+    def grpc(self) -> dict[str, Any]:
+        return {"client_timeout": self.seconds} if self.protocol == "grpc" else {}
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Answers as plain objects too."""
+        return {"as_json": True, **self.grpc} if self.protocol == "grpc" else {}
+
+
+class Transport:
+    """Calls to one server. Safe to use from several threads.
+
+    What the server could not take, or a cut connection, is sent again after a random pause that grows, as long as the
+    deadline allows: detecting twice does no harm. A server that never answered is not waited for.
+
+    Args:
+        address: of the server.
+        timeout_s: for each call, with all that is sent again.
+        retries: of each call.
+
+    Attributes:
+        retried: what was sent again, so far.
+    """
+
+    def __init__(self, address: Address, timeout_s: float, retries: int = 0) -> None:
         self.address = address
+        self.retried = 0
         self._timeout_s = timeout_s
+        self._retries = retries
+        self._met = False  # it has answered
+        self._lock = threading.Lock()
         self._local = threading.local()
         self._clients: list[Any] = []
         self._key: dict[str, str] | None = None  # not looked for yet
@@ -112,69 +150,55 @@ class Transport:
                 tensor.set_data_from_numpy(value)
             tensors.append(tensor)
         wanted = [library.InferRequestedOutput(name) for name in outputs]
-        with self._errors():
-            result = self._client().infer(model, tensors, outputs=wanted, **self._deadline())
-            return {name: result.as_numpy(name) for name in outputs}
 
-    def _admin(self) -> dict[str, Any]:
-        """Deadline and key of a call to an administrative API."""
-        if self._key is None:
-            self._key = admin_headers(self.address)
-        return {**self._deadline(), **({"headers": self._key} if self._key else {})}
+        def ask(client: Any, left: _Left) -> Any:
+            return client.infer(model, tensors, outputs=wanted, timeout=int(left.seconds * 1e6), **left.grpc)
+
+        result = self._call(ask)
+        return {name: result.as_numpy(name) for name in outputs}
 
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         """Config of a model in its JSON form."""
-        with self._errors():
-            if self.address.protocol == "grpc":
-                answer = self._client().get_model_config(model, version, as_json=True, **self._deadline())
-                return dict(answer["config"])
-            return dict(self._client().get_model_config(model, version))
+        if self.address.protocol == "grpc":
+            return dict(
+                self._call(lambda c, left: c.get_model_config(model, version, as_json=True, **left.grpc))["config"]
+            )
+        return dict(self._call(lambda c, _: c.get_model_config(model, version)))
 
     def versions(self, model: str) -> list[str]:
         """Of a model, those that are served."""
-        with self._errors():
-            if self.address.protocol == "grpc":
-                return list(self._client().get_model_metadata(model, as_json=True, **self._deadline())["versions"])
-            return list(self._client().get_model_metadata(model)["versions"])
+        return list(self._call(lambda c, left: c.get_model_metadata(model, **left.json))["versions"])
 
     def index(self) -> list[dict[str, str]]:
         """Name, version, state and reason of every model in the server's repository."""
-        with self._errors():
-            if self.address.protocol == "grpc":
-                answer = self._client().get_model_repository_index(as_json=True, **self._admin())
-                return list(answer.get("models", []))
-            return list(self._client().get_model_repository_index(**self._admin()))
+        answer = self._call(lambda c, left: c.get_model_repository_index(**left.json, **self._admin()))
+        return list(answer.get("models", []) if self.address.protocol == "grpc" else answer)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Counts and nanoseconds of a model since the server started, as Triton gives them."""
-        with self._errors():
-            arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
-            (found, *_) = self._client().get_inference_statistics(model, **arguments, **self._admin())["model_stats"]
-            return dict(found)
+        answer = self._call(lambda c, left: c.get_inference_statistics(model, **left.json, **self._admin()))
+        return dict(answer["model_stats"][0])
 
     def server_version(self) -> str:
         """Of Triton, e.g. 2.51.0."""
-        with self._errors():
-            arguments = {"as_json": True} if self.address.protocol == "grpc" else {}
-            return str(self._client().get_server_metadata(**arguments)["version"])
+        return str(self._call(lambda c, left: c.get_server_metadata(**left.json))["version"])
 
     def register(self, region: str, key: str, byte_size: int) -> None:
         """Let the server read a region of system shared memory; it may not see it or not be allowed to."""
-        with self._errors():
-            self._client().register_system_shared_memory(region, key, byte_size, **self._admin())
+        self._call(
+            lambda c, left: c.register_system_shared_memory(region, key, byte_size, **left.grpc, **self._admin())
+        )
 
     def unregister(self, region: str) -> None:
-        """Undo `register`."""
-        with self._errors():
-            self._client().unregister_system_shared_memory(region, **self._admin())
+        """Undo `register`; tried once."""
+        self._once(lambda c, left: c.unregister_system_shared_memory(region, **left.grpc, **self._admin()))
 
     def registered(self) -> list[str]:
         """Names of the regions that are registered, by whomever."""
-        with self._errors():
-            if self.address.protocol == "grpc":
-                answer = self._client().get_system_shared_memory_status(as_json=True, **self._admin())
-                return list(answer.get("regions", {}))
-            return [region["name"] for region in self._client().get_system_shared_memory_status(**self._admin())]
+        answer = self._call(lambda c, left: c.get_system_shared_memory_status(**left.json, **self._admin()))
+        if self.address.protocol == "grpc":
+            return list(answer.get("regions", {}))
+        return [region["name"] for region in answer]
 
     def close(self) -> None:
         """Close the connections."""
@@ -182,9 +206,40 @@ class Transport:
         for client in clients:
             client.close()
 
-    def _deadline(self) -> dict[str, float]:
-        """Of a gRPC call; HTTP clients have theirs from the beginning."""
-        return {"client_timeout": self._timeout_s} if self.address.protocol == "grpc" else {}
+    def _call(self, call: Callable[[Any, _Left], Any]) -> Any:
+        """Make a call, again if that may help: with the client, and what is left of the deadline."""
+        deadline = time.monotonic() + self._timeout_s
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._may_help),
+            stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(self._timeout_s),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
+            before_sleep=self._count,
+            reraise=True,
+        )
+        return again(self._once, call, deadline)
+
+    def _once(self, call: Callable[[Any, _Left], Any], deadline: float | None = None) -> Any:
+        seconds = self._timeout_s if deadline is None else max(deadline - time.monotonic(), 0.001)
+        with self._errors():
+            answer = call(self._client(), _Left(self.address.protocol, seconds))
+        self._met = True
+        return answer
+
+    def _may_help(self, error: BaseException) -> bool:
+        """To send it again: the server is there, or was."""
+        if isinstance(error, ServerBusy | ServerNotReady):
+            return True
+        return isinstance(error, ServerUnavailable) and not isinstance(error, ServerTimeout) and self._met
+
+    def _count(self, _: object) -> None:
+        with self._lock:
+            self.retried += 1
+
+    def _admin(self) -> dict[str, Any]:
+        """Key of a call to an administrative API."""
+        if self._key is None:
+            self._key = admin_headers(self.address)
+        return {"headers": self._key} if self._key else {}
 
     def _client(self) -> Any:
         """The gRPC client is shared; HTTP clients belong to one thread each."""
@@ -226,12 +281,17 @@ class Transport:
                 f"{self.address} keeps this API to clients with its admin key: {admin_key.VARIABLE}, or that which "
                 "nas-serve leaves for its own user on this machine. Detecting needs none; name the model with --model."
             )
-        if "maximum queue size" in message:
+        if re.search("maximum queue size|overload|reset reason: overflow", message):
             return ServerBusy(f"{self.address} is overloaded: {_cause(message)}. Try later, or send fewer at once.")
+        if re.search("[Ss]tub process|[Ss]erver is stopping|upstream connect error|no healthy upstream", message):
+            return ServerNotReady(
+                f"{self.address} is there, but its Triton is not ready ({message.splitlines()[0]}): it starts, or is "
+                "started again after a failure. Try again in some seconds; if that does not help, see its log."
+            )
+        if "DEADLINE_EXCEEDED" in status or re.search("timed out|timeout", message.lower()):
+            return ServerTimeout(f"{self.address}: no answer within {self._timeout_s:g} s (timeout_s).")
         if "UNAVAILABLE" in status and "Request for unknown" not in message:
             return self._unavailable(message.splitlines()[0])
-        if "DEADLINE_EXCEEDED" in status or "timed out" in message.lower():
-            return ServerUnavailable(f"{self.address}: no answer within {self._timeout_s:g} s (timeout_s).")
         if status in ("StatusCode.INVALID_ARGUMENT", "400"):
             return ImageRefused(_cause(message))
         return ClientError(f"{self.address}: {message}")

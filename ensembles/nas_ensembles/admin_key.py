@@ -1,7 +1,7 @@
 """The key to a server's administrative APIs, for clients of the same user on the same machine.
 
-`nas-serve` closes shared memory, model repository, traces and log settings to requests without it, and leaves it where
-only this user can read it. Other servers: NAS_ADMIN_KEY.
+`nas-serve` closes shared memory, traces and log settings to requests without it, and leaves it where only this user can
+read it. Other servers: NAS_ADMIN_KEY.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pathlib import Path
 HTTP_HEADER = "admin-key"
 GRPC_HEADER = "triton-grpc-protocol-admin-key"
 VARIABLE = "NAS_ADMIN_KEY"
-# Not statistics: perf_analyzer reads them for every measurement, and gives no header with that over gRPC.
-RESTRICTED = ("shared-memory", "model-repository", "trace", "logging")
 
 
 def folder() -> Path:

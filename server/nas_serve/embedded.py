@@ -28,6 +28,8 @@ from nas_ensembles import admin_key, contract, known_answer
 from tritonclient.grpc import model_config_pb2
 
 from . import supervisor
+from .envoy_process import EnvoyError, find
+from .front import Front
 
 HOST = "127.0.0.1"
 DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
@@ -83,7 +85,7 @@ class Server:
         self._poll_s = poll_s
         self._verbose = verbose
         self._said = said
-        self._open = ("shared-memory",) if open_shared_memory else ()
+        self._open_shared_memory = open_shared_memory
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
         self._last_words = ""
@@ -163,6 +165,10 @@ class Server:
 
     def _launch(self) -> None:
         wheel = _wheel()
+        try:
+            find()
+        except EnvoyError as error:
+            raise ServerError(str(error)) from None
         library = _libpython()
         self.ports = _claim_ports(self._host, self._requested)
         scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
@@ -173,17 +179,22 @@ class Server:
         backends = _assemble_backends(wheel, scratch / "backends")
         repository = self._view(scratch / "models") if self.models else self.model_repository
         key = os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32)
-        # Clients elsewhere have no key, and want to know which models there are; loading is off in any case.
-        opened = self._open if self._host == HOST else (*self._open, "model-repository")
-        closed = [api for api in admin_key.RESTRICTED if api not in opened]
-        restricted = f"{','.join(closed)}:{admin_key.HTTP_HEADER}={supervisor.KEY}"
+        front = Front(
+            host=self._host,
+            ports=self.ports,
+            triton_ports=_claim_ports(HOST, dict.fromkeys(self.ports, 0)),
+            triton_key=secrets.token_hex(32),
+            admin_key=key,
+            folder=str(scratch),
+            # perf_analyzer reads statistics for every measurement, and gives no key with that.
+            opened=("statistics", *(("shared-memory",) if self._open_shared_memory else ())),
+        )
         command = [
             str(wheel / "tritonserver" / "bin" / "tritonserver"),
             f"--model-repository={repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
-            f"--http-restricted-api={restricted}",
-            f"--grpc-restricted-protocol={restricted}",
+            *front.triton_arguments(supervisor.KEY),
             "--allow-gpu-metrics=false",
             "--exit-on-error=true",
             "--strict-readiness=true",
@@ -199,8 +210,6 @@ class Server:
             "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
             f"--log-verbose={self._verbose}",
         ]
-        for service, port in self.ports.items():
-            command += [f"--{service}-address={self._host}", f"--{service}-port={port}"]
         try:
             keys = [admin_key.write(self.ports[service], key) for service in ("http", "grpc")]
         except OSError as error:
@@ -210,7 +219,7 @@ class Server:
         self.log_path.write_bytes(b"")
         settings = supervisor.Settings(
             command=command,
-            http=f"{HOST if self._host == '0.0.0.0' else self._host}:{self.ports['http']}",
+            front=front,
             model_repository=str(repository),
             log=str(self.log_path.absolute()),
             remove=[str(scratch), *map(str, keys)],
@@ -219,7 +228,6 @@ class Server:
             may_reload=bool(self._poll_s),
             start_s=self.timeout_s,
             grace_s=_GRACE_S,
-            admin_key=key,
         )
         environment = os.environ | {
             "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),

@@ -1,53 +1,72 @@
-"""Keeps a Triton answering, and leaves nothing behind.
+"""Keeps a Triton answering behind Envoy, and leaves nothing behind.
 
     NAS_SUPERVISE='{"command": ["tritonserver", ...], ...}' python supervisor.py
-    NAS_SUPERVISED_KEY=... python supervisor.py tritonserver --model-repository=/models ...
+    NAS_ADMIN_KEY=... python supervisor.py tritonserver --model-repository=/models ...
 
-Runs the command in a process group of its own and starts it again if it ends, if one of its processes is gone, or if a
+Runs Triton in a process group of its own and starts it again if it ends, if one of its processes is gone, or if a
 model no longer gives its known answer: a port that is open proves nothing. Pauses grow; after several restarts in a row
 it gives up, says why, and ends, so that whoever restarts containers can. It speaks in lines on standard output:
 `ready`, `restarting CAUSE`, `wrong MODEL`, `note TEXT`, `gave-up CAUSE`.
 
-It ends the server and cleans up on SIGTERM, or when standard input closes, which it does when the parent dies. The
-standard library, numpy and `known_answer` are all it needs: containers run it too.
+Envoy (`front.py`) answers clients, says «unavailable» while Triton is away, and learns from here how many requests a
+second the server can do, so that it refuses what would be too late.
+
+It ends on SIGTERM, or when standard input closes, which it does when the parent dies: new requests are refused, those
+under way are answered, then the server ends and all is cleaned up. The standard library, numpy and the modules beside
+it are all it needs: containers run it too.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 
-if importlib.util.find_spec("nas_ensembles"):
+if __package__:
     from nas_ensembles import known_answer
-else:  # in a container it lies beside this file
-    import known_answer  # type: ignore[import-not-found,no-redef]
+
+    from .envoy_process import Envoy, EnvoyError, die_with_parent
+    from .front import TRITON_HEADER, Front, Tls
+else:  # as a program; in a container all of them lie beside this file
+    if importlib.util.find_spec("nas_ensembles"):
+        from nas_ensembles import known_answer
+    else:
+        import known_answer  # type: ignore[import-not-found,no-redef]
+    from envoy_process import Envoy, EnvoyError, die_with_parent  # type: ignore[import-not-found,no-redef]
+    from front import TRITON_HEADER, Front, Tls  # type: ignore[import-not-found,no-redef]
 
 VARIABLE = "NAS_SUPERVISE"
-KEY = "@ADMIN_KEY@"  # in the arguments: the key itself would be for all users of the machine to read
+KEY = "@TRITON_KEY@"  # in the arguments: the key itself would be for all users of the machine to read
 _SHARED_MEMORY = Path("/dev/shm")
-_PR_SET_PDEATHSIG = 1
+_CLIENTS = "nas_client_"  # names of regions of nas-client begin so, and are those of their files
 _LOOK_S = 0.5  # between looks at the processes
 _ASK_S = 5.0  # between questions to the models
+_ASK_BUSY_S = 60.0  # to those that answer clients meanwhile: a question delays them
 _ANSWER_S = 10.0  # for an answer, if nothing else is answered meanwhile
 _STEADY_S = 60.0  # a server that ran so long counts as well again
+_ENOUGH = 8  # requests under way that keep a server busy, and answers that show its speed
+_MEASURE_S = 2.0
+_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each restart in a row; after them it gives up
 _open = build_opener(ProxyHandler({})).open  # what is asked is on this machine, whatever the environment's proxies
 _CANDIDATES = (("candidate_boxes", "<f4"), ("candidate_scores", "<f4"), ("candidate_labels", "<i4"))
@@ -59,20 +78,20 @@ class Settings:
 
     Attributes:
         command: tritonserver and its arguments.
-        http: host:port of its HTTP API.
+        front: where clients come in.
         model_repository: where known answers lie.
-        log: file for the server's output; None is standard error.
+        log: file for the servers' output; None is standard error.
         remove: files and folders that are removed when it was told to end; after a failure the log is wanted.
         shm_prefix: of regions to remove, in /dev/shm.
         lifeline: end when standard input closes.
         may_reload: models come and go (a polled repository), so that a process that ends may be no accident.
         start_s: for the server to become ready.
-        grace_s: for it to end.
-        admin_key: takes the place of `KEY` in the command, and is overwritten there once it was read.
+        drain_s: for requests under way to be answered at the end.
+        grace_s: for the server to end after that.
     """
 
     command: list[str]
-    http: str
+    front: Front
     model_repository: str
     log: str | None = None
     remove: list[str] = field(default_factory=list)
@@ -80,8 +99,14 @@ class Settings:
     lifeline: bool = False
     may_reload: bool = False
     start_s: float = 300.0
+    drain_s: float = 30.0
     grace_s: float = 10.0
-    admin_key: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """From the environment."""
+        values = json.loads(text)
+        return cls(**{**values, "front": Front.from_dict(values["front"])})
 
 
 class Ended(Exception):
@@ -90,6 +115,36 @@ class Ended(Exception):
 
 class Failed(Exception):
     """The server does not run, or does not answer; the message says what was seen."""
+
+
+@dataclass
+class Capacity:
+    """How many requests a second the server answers when it has enough of them: Envoy refuses what is too late.
+
+    Attributes:
+        per_s: None until something is known.
+    """
+
+    per_s: float | None = None
+    _active: int = 0
+    _answered: int = 0
+    _since: float = 0.0
+    _always_busy: bool = False
+
+    def see(self, active: int, answered: int, now: float) -> None:
+        """Requests under way and answered since the beginning, at a time in seconds."""
+        busy = min(active, self._active) >= _ENOUGH
+        self._active, self._always_busy = active, self._always_busy and busy
+        count, seconds = answered - self._answered, now - self._since
+        if seconds < _MEASURE_S and count < _ENOUGH:
+            return
+        if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S:
+            rate = max(count / seconds, 0.1)
+            if self._always_busy:
+                self.per_s = (self.per_s + rate) / 2
+            else:
+                self.per_s = max(self.per_s, rate)  # with fewer requests it shows no more than it was asked for
+        self._answered, self._since, self._always_busy = answered, now, busy
 
 
 @dataclass
@@ -102,14 +157,18 @@ class Supervisor:
 
     settings: Settings
     restarts: int = 0
+    _log: Any = None
+    _front: Envoy | None = None
     _server: subprocess.Popen[bytes] | None = None
     _family: set[int] = field(default_factory=set)
     _right: set[tuple[str, str]] = field(default_factory=set)
     _wrong: set[tuple[str, str]] = field(default_factory=set)
+    _capacity: Capacity = field(default_factory=Capacity)
 
     def run(self) -> int:
         """Until the end; the exit code: 0 if it was asked for, else 1."""
         in_a_row, was_ready = 0, False
+        self._log = open(self.settings.log, "ab") if self.settings.log else sys.stderr.buffer
         try:
             while True:
                 ready_at = None
@@ -118,7 +177,7 @@ class Supervisor:
                     ready_at, was_ready = time.monotonic(), True
                     _say("ready")
                     self._watch()
-                except Failed as failure:
+                except (Failed, EnvoyError) as failure:
                     steady = ready_at is not None and time.monotonic() - ready_at > _STEADY_S
                     in_a_row = 1 if steady else in_a_row + 1
                     self._kill()
@@ -138,19 +197,19 @@ class Supervisor:
 
     def _start(self) -> None:
         settings = self.settings
+        if self._front is None:
+            self._front = Envoy(settings.front, self._log)
         environment = os.environ | {"NAS_SERVER_RESTARTS": str(self.restarts)}
         environment.pop(VARIABLE, None)
-        with contextlib.ExitStack() as stack:
-            log = stack.enter_context(open(settings.log, "ab")) if settings.log else sys.stderr
-            self._server = subprocess.Popen(
-                [part.replace(KEY, settings.admin_key) for part in settings.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        self._server = subprocess.Popen(
+            [part.replace(KEY, settings.front.triton_key) for part in settings.command],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
         deadline = time.monotonic() + settings.start_s
         while time.monotonic() < deadline:
             self._pause(0.1)
@@ -159,12 +218,14 @@ class Supervisor:
                 if self._get("/v2/health/ready", 2.0) is not None:
                     self._hide_key()
                     self._family = self._children()
+                    self._front.say_ready(True)
                     return
         raise Failed(f"it was not ready after {settings.start_s:g} s")
 
     def _watch(self) -> None:
         """Until something is wrong."""
-        asked = 0.0
+        asked, asked_busy = 0.0, 0.0
+        answered: dict[str, int] = {}
         while True:
             self._must_run()
             children = self._children()
@@ -172,14 +233,34 @@ class Supervisor:
             if gone and not self.settings.may_reload:
                 raise Failed("a process of a Python model is gone")
             self._family = children
-            if gone or time.monotonic() - asked > _ASK_S:
-                for engine in self._engines():
-                    self._ask(*engine)
+            now = time.monotonic()
+            if gone or now - asked > _ASK_S:
+                everyone = gone or now - asked_busy > _ASK_BUSY_S
+                for name, version, known in self._engines():
+                    if everyone or self._answered(name) == answered.get(name):
+                        self._ask(name, version, known)
+                    answered[name] = self._answered(name)
+                self._unregister_stale()
                 asked = time.monotonic()
+                asked_busy = asked if everyone else asked_busy
+            self._tell_capacity()
             self._pause(_LOOK_S)
 
+    def _tell_capacity(self) -> None:
+        """To Envoy."""
+        assert self._front is not None
+        now = time.time()
+        active, answered = self._front.counts()
+        self._capacity.see(active, answered, now)
+        if self._capacity.per_s is not None:
+            path = Path(self.settings.front.capacity_file)
+            new = path.with_suffix(".new")
+            new.write_text(f"{self._capacity.per_s:.3f} {active} {now:.3f}\n", encoding="ascii")
+            new.replace(path)
+
     def _must_run(self) -> None:
-        assert self._server is not None
+        assert self._server is not None and self._front is not None
+        self._front.must_run()
         code = self._server.poll()
         if code is None:
             return
@@ -226,7 +307,10 @@ class Supervisor:
             )
             agreement = known.agreement(*outputs)
             picture = _bmp(known.picture)
+            began = time.monotonic()
             self._infer(name, "image", "BYTES", [1, 1], struct.pack("<I", len(picture)) + picture)
+            if self._capacity.per_s is None:  # one at a time is the least it can do
+                self._capacity.per_s = 1 / (time.monotonic() - began)
         except HTTPError as error:
             message = error.read().decode(errors="replace")
             if "maximum queue size" in message or error.code in (404, 503):
@@ -254,8 +338,8 @@ class Supervisor:
         if name == "images":
             question["outputs"] = outputs
         header = json.dumps(question).encode()
-        request = Request(f"http://{self.settings.http}/v2/models/{model}/infer", header + data)
-        request.add_header("Inference-Header-Content-Length", str(len(header)))
+        headers = self._headers | {"Inference-Header-Content-Length": str(len(header))}
+        request = Request(f"{self._url}/v2/models/{model}/infer", header + data, headers)
         with _open(request, timeout=_ANSWER_S) as response:
             body, length = response.read(), response.headers["Inference-Header-Content-Length"]
         if "outputs" not in question:
@@ -267,6 +351,13 @@ class Supervisor:
             at += size
         return [np.frombuffer(answers[n][0], kind).reshape(answers[n][1])[0] for n, kind in _CANDIDATES]
 
+    def _unregister_stale(self) -> None:
+        """Shared memory of clients that were killed: the file is gone, Triton still holds its pages."""
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            for region in json.loads(self._get("/v2/systemsharedmemory/status", 2.0) or b"[]"):
+                if region["name"].startswith(_CLIENTS) and not (_SHARED_MEMORY / region["name"]).exists():
+                    self._get(f"/v2/systemsharedmemory/region/{quote(region['name'])}/unregister", 2.0, b"")
+
     def _answered(self, name: str) -> int:
         """Requests that the model has answered, of pictures and of frames; 0 if it cannot be known."""
         try:
@@ -275,9 +366,17 @@ class Supervisor:
         except (OSError, HTTPException, ValueError, KeyError, IndexError):
             return 0
 
-    def _get(self, path: str, timeout_s: float) -> bytes | None:
-        """None if the answer is no success."""
-        request = Request(f"http://{self.settings.http}{path}", headers={"admin-key": self.settings.admin_key})
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.front.triton_ports['http']}"
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {TRITON_HEADER: self.settings.front.triton_key}
+
+    def _get(self, path: str, timeout_s: float, data: bytes | None = None) -> bytes | None:
+        """None if the answer is no success; with data it is a POST."""
+        request = Request(f"{self._url}{path}", data, self._headers)
         try:
             with _open(request, timeout=timeout_s) as response:
                 return bytes(response.read())
@@ -287,9 +386,7 @@ class Supervisor:
     def _hide_key(self) -> None:
         """Arguments can be read by every user of the machine: Triton has read them, and needs them no more."""
         assert self._server is not None
-        key = self.settings.admin_key.encode()
-        if not key:
-            return
+        key = self.settings.front.triton_key.encode()
         try:
             fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(")")[2].split()
             start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end
@@ -299,7 +396,7 @@ class Supervisor:
                 memory.seek(start)
                 memory.write(arguments.replace(key, b"*" * len(key)))
         except (OSError, ValueError, IndexError) as error:
-            _say(f"note the admin key stays among the arguments of tritonserver, which other users can read: {error}")
+            _say(f"note the key stays among the arguments of tritonserver, which other users can read: {error}")
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless it is over.
@@ -313,23 +410,47 @@ class Supervisor:
             raise Ended
 
     def _kill(self) -> None:
-        """The whole group, at once, and its shared memory."""
+        """Triton's whole group, at once, and its shared memory."""
+        if self._front is not None:
+            try:
+                self._front.say_ready(False)
+            except EnvoyError:
+                self._front.stop()
+                self._front = None
         if self._server is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
             self._server.wait()
         if self.settings.shm_prefix:
             remove_shared_memory(self.settings.shm_prefix)
+        Path(self.settings.front.capacity_file).unlink(missing_ok=True)
+        self._capacity = Capacity()
 
     def _end(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+        # A server whose processes are gone answers nobody, and waits for them in vain.
+        whole = self._server is not None and self._server.poll() is None and self._family <= self._children()
+        if whole:
+            self._drain()
+        if self._front is not None:
+            self._front.stop()  # Triton waits for its connections
+            self._front = None
         if self._server is not None and self._server.poll() is None:
             self._server.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                # A server whose processes are gone waits for them in vain.
-                self._server.wait(self.settings.grace_s if self._family <= self._children() else 1.0)
+                self._server.wait(self.settings.grace_s if whole else 1.0)
         self._kill()
+
+    def _drain(self) -> None:
+        """Refuse what comes, answer what is under way."""
+        if self._front is None:
+            return
+        deadline = time.monotonic() + self.settings.drain_s
+        with contextlib.suppress(EnvoyError):
+            self._front.refuse()
+            while self._front.counts()[0] and time.monotonic() < deadline:
+                time.sleep(0.05)
 
 
 def remove_shared_memory(prefix: str) -> None:
@@ -356,11 +477,6 @@ def _state(pid: int) -> str:
         return ""
 
 
-def _die_with_parent() -> None:
-    """Linux: SIGKILL for the server if this process is killed itself."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _say(line: str) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(line.replace("\n", " "), flush=True)
@@ -371,29 +487,45 @@ def _stop(*_: object) -> None:
 
 
 def _from_arguments(command: list[str]) -> Settings:
-    """As a container starts it: the command, its key in the environment."""
-    given: dict[str, str] = {}
-    for part, after in zip(command, [*command[1:], ""], strict=True):
-        name, separator, value = part.removeprefix("--").partition("=")
-        if part.startswith("--"):
-            given[name] = value if separator else after
-    if given.get("allow-http", "true").lower() in ("false", "0"):
-        sys.exit("the supervisor asks Triton through HTTP: --allow-http=false cannot be supervised")
-    address = given.get("http-address", "0.0.0.0")
-    prefix = f"nas_triton_{os.urandom(4).hex()}_"
-    return Settings(
-        command=[*command, f"--backend-config=python,shm-region-prefix-name={prefix}"],
-        http=f"{'localhost' if address == '0.0.0.0' else address}:{given.get('http-port', 8000)}",
-        model_repository=given.get("model-repository", "/models"),
-        shm_prefix=prefix,
-        grace_s=40.0,
-        admin_key=os.environ.pop("NAS_SUPERVISED_KEY", ""),
+    """As a container starts it: Triton's command with public addresses; keys and certificates in the environment."""
+    options = argparse.ArgumentParser(allow_abbrev=False)
+    options.add_argument("--model-repository", default="/models")
+    options.add_argument("--http-address", default="0.0.0.0")  # of all three
+    for service, port in _PORTS.items():
+        options.add_argument(f"--{service}-port", type=int, default=port)
+    given, rest = options.parse_known_args(command)
+    names = ("ADMIN_KEY", "TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA")
+    secret = {name: os.environ.pop(f"NAS_{name}", "") for name in names}
+    front = Front(
+        host=given.http_address,
+        ports={service: getattr(given, f"{service}_port") for service in _PORTS},
+        triton_ports={service: _free_port() for service in _PORTS},
+        triton_key=os.urandom(32).hex(),
+        admin_key=secret["ADMIN_KEY"] or os.urandom(32).hex(),
+        folder=tempfile.mkdtemp(prefix="nas-triton-"),
+        tls=Tls(secret["TLS_CERT"], secret["TLS_KEY"], secret["TLS_CLIENT_CA"] or None) if secret["TLS_CERT"] else None,
+        threads=max(1, min(4, len(os.sched_getaffinity(0)) // 8)),
     )
+    prefix = f"nas_triton_{os.urandom(4).hex()}_"
+    arguments = [f"--model-repository={given.model_repository}", *front.triton_arguments(KEY)]
+    return Settings(
+        command=[*rest, *arguments, f"--backend-config=python,shm-region-prefix-name={prefix}"],
+        front=front,
+        model_repository=given.model_repository,
+        remove=[front.folder],
+        shm_prefix=prefix,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as claim:
+        claim.bind(("127.0.0.1", 0))
+        return int(claim.getsockname()[1])
 
 
 def main() -> int:
     """Entry point."""
-    settings = Settings(**json.loads(os.environ[VARIABLE])) if VARIABLE in os.environ else _from_arguments(sys.argv[1:])
+    settings = Settings.from_json(os.environ[VARIABLE]) if VARIABLE in os.environ else _from_arguments(sys.argv[1:])
     ours = signal.SIG_IGN if settings.lifeline else _stop  # with a lifeline only that decides
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ours)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -100,8 +101,10 @@ def test_only_the_gpu_profiles_ask_for_a_gpu() -> None:
 # --- what the start script starts
 
 
-def served(models: Path, folder: Path, **environment: str) -> AbstractContextManager[dict[str, int]]:
-    """docker/serve.sh with the tritonserver of the wheel."""
+def served(
+    models: Path, folder: Path, tls: ssl.SSLContext | None = None, **environment: str
+) -> AbstractContextManager[dict[str, int]]:
+    """docker/serve.sh with the tritonserver of the wheel; `tls` is trusted to ask whether it is ready."""
     wheel = embedded._wheel()
     backends = embedded._assemble_backends(wheel, folder / "backends")
     arguments = [
@@ -114,7 +117,7 @@ def served(models: Path, folder: Path, **environment: str) -> AbstractContextMan
         "MODEL_REPOSITORY": str(models),
         "NAS_SUPERVISOR": supervisor.__file__,
     }
-    return triton_by_script(arguments, paths | environment, folder / "log")
+    return triton_by_script(arguments, paths | environment, folder / "log", tls=tls)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_pa
                 assert http.get(path, headers={"admin-key": "open sesame"}).status_code == 200, path
             for action in ("load", "unload"):
                 answer = http.post(f"v2/repository/models/{NAME}/{action}")
-                assert answer.status_code == 503 and "not allowed" in answer.json()["error"]
+                assert answer.status_code == 403 and "not served here" in answer.json()["error"]
         for url in (f"127.0.0.1:{ports['grpc']}", f"http://127.0.0.1:{ports['http']}"):
             with Detector(url) as detector:
                 assert detector.detect(SAMPLES / "bus.jpg").names.count("person") >= 4
@@ -154,21 +157,64 @@ def test_without_an_admin_key_nobody_has_one(one_model: Path, tmp_path: Path) ->
         assert httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/live").status_code == 200
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_grpc_with_tls(one_model: Path, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = run(
-        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject),
-        *("-keyout", key, "-out", certificate),
+def certificates(folder: Path) -> None:
+    """An authority (ca), a server and a client that it vouches for: NAME.pem and NAME.key."""
+
+    def openssl(*arguments: object) -> None:
+        done = run("openssl", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    new = ("-newkey", "rsa:2048", "-nodes")
+    openssl(
+        *("req", "-x509", *new, "-days", "1", "-subj", "/CN=tests"),
+        "-keyout",
+        folder / "ca.key",
+        "-out",
+        folder / "ca.pem",
     )
-    assert made.returncode == 0, made.stderr
-    with served(one_model, tmp_path, NAS_TLS_CERT=str(certificate), NAS_TLS_KEY=str(key)) as ports:
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl("req", *new, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")
+        openssl(
+            *("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key"),
+            *("-CAcreateserial", "-days", "1", "-extfile", folder / "names", "-out", folder / f"{name}.pem"),
+        )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_tls_on_every_port(one_model: Path, tmp_path: Path) -> None:
+    certificates(tmp_path)
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    pem, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
+    with served(one_model, tmp_path, trust, NAS_TLS_CERT=pem, NAS_TLS_KEY=key) as ports:
         command = [BIN / "nas-client", "detect", SAMPLES / "bus.jpg", "--url", f"grpcs://localhost:{ports['grpc']}"]
-        done = run(*command, env=os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate)}, timeout=60)
+        trusting = os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "ca.pem")}
+        done = run(*command, env=trusting, timeout=60)
         assert done.returncode == 0 and "bus" in done.stdout, done.stderr
         done = run(*command, timeout=60)  # nobody vouches for the certificate
         assert done.returncode == 1 and "no Triton server answers" in done.stderr
+        for port, path in ((ports["http"], "v2/health/ready"), (ports["metrics"], "metrics")):
+            assert httpx.get(f"https://localhost:{port}/{path}", verify=trust).status_code == 200
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://localhost:{port}/{path}")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_mutual_tls(one_model: Path, tmp_path: Path) -> None:
+    """Who shows no certificate of the authority gets no answer, on any port."""
+    certificates(tmp_path)
+    names = {"CERT": "server.pem", "KEY": "server.key", "CLIENT_CA": "ca.pem"}
+    environment = {f"NAS_TLS_{name}": str(tmp_path / file) for name, file in names.items()}
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    known = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    known.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
+    with served(one_model, tmp_path, known, **environment) as ports:
+        for service, path in (("http", "v2/health/ready"), ("metrics", "metrics"), ("grpc", "")):
+            url = f"https://localhost:{ports[service]}/{path}"
+            with pytest.raises(httpx.TransportError):
+                httpx.get(url, verify=trust)
+            if path:
+                assert httpx.get(url, verify=known).status_code == 200
 
 
 # --- monitoring

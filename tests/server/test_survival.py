@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import stat
@@ -28,7 +27,7 @@ from tritonclient.utils import InferenceServerException
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
 BUS = SAMPLES / "bus.jpg"
-BACK_S = 20.0  # ten are promised; this machine may be busy
+BACK_S = 30.0  # ten are promised, and as many more for who hangs; this machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +57,9 @@ def test_nothing_can_be_loaded_from_outside(server: Server) -> None:
             url = f"http://{server.http_url}/v2/repository/models/{model}"
             for action in ("load", "unload"):
                 answer = httpx.post(f"{url}/{action}", content=json.dumps(evil), headers=sent)
-                assert answer.status_code in (403, 503), answer.text
+                assert answer.status_code == 403, answer.text
     client = triton.InferenceServerClient(server.grpc_url)
-    with pytest.raises(InferenceServerException, match="restricted"):
+    with pytest.raises(InferenceServerException, match="not served here"):
         client.load_model("evil", config='{"backend": "python"}', files={"file:1/model.py": b"raise SystemExit"})
     with Detector(server.grpc_url, model=NAME) as detector:
         assert "bus" in detector.detect(BUS).names
@@ -77,15 +76,18 @@ def test_administration_needs_the_key_that_only_this_user_has(
             assert http.get(path).status_code == 403, path
             assert http.get(path, headers={admin_key.HTTP_HEADER: "guess"}).status_code == 403, path
         assert http.get(paths[0], headers={admin_key.HTTP_HEADER: key}).status_code == 200
-        assert http.post("v2/repository/index").status_code == 403
+        assert http.post("v2/repository/index").status_code == 200
         region = "v2/systemsharedmemory/region/x/register"
         assert http.post(region, json={"key": "/nas_serve_1", "offset": 0, "byte_size": 1}).status_code == 403
     file = admin_key.folder() / f"{server.ports['grpc']}.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     # Nor can other users see it in the arguments of a process.
-    family = psutil.Process().children(recursive=True)
-    assert any("tritonserver" in process.name() for process in family)
-    assert not any(key in " ".join(process.cmdline()) for process in family)
+    arguments = [" ".join(process.cmdline()) for process in family(server)]
+    assert any("tritonserver" in line for line in arguments) and not any(key in line for line in arguments)
+    # Nor does Triton itself answer anybody.
+    (port,) = {word.partition("=")[2] for line in arguments for word in line.split() if "--http-port=" in word}
+    for path in ("v2/health/ready", "v2", f"v2/models/{NAME}/config", "v2/systemsharedmemory/status"):
+        assert httpx.get(f"http://127.0.0.1:{port}/{path}", headers={"front-key": "guess"}).status_code == 403, path
     frame = np.zeros((64, 64, 3), np.uint8)
     with Detector(server.grpc_url, model=NAME) as detector:
         detector.detect(frame)
@@ -93,9 +95,9 @@ def test_administration_needs_the_key_that_only_this_user_has(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # where another user would look
     for url in (server.grpc_url, f"http://{server.http_url}"):
         with Detector(url, model=NAME) as detector:
-            assert detector.detect(frame) is not None and not detector.shares_memory
-            with pytest.raises(AdminKeyMissing, match="NAS_ADMIN_KEY.*--model"):
-                detector.models()
+            assert detector.detect(frame) is not None and not detector.shares_memory and detector.models()
+            with pytest.raises(AdminKeyMissing, match="NAS_ADMIN_KEY"):
+                detector.transport.registered()
 
 
 def test_the_key_goes_with_the_server(models: Path) -> None:
@@ -128,51 +130,30 @@ def survivor(models: Path) -> Iterator[tuple[Server, list[str]]]:
         yield running, said
 
 
-def family(name: str) -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if name in p.name()]
+def family(server: Server, name: str = "") -> list[psutil.Process]:
+    """Its processes, those of this name."""
+    assert server._process is not None
+    return [p for p in psutil.Process(server._process.pid).children(recursive=True) if name in p.name()]
 
 
 def kill_a_python_model(server: Server) -> None:
-    regions = list(Path("/dev/shm").glob(f"nas_serve_{os.getpid()}_{server.ports['http']}_*"))
-    assert regions
-    max(family("stub"), key=lambda p: p.pid).kill()
+    max(family(server, "stub"), key=lambda p: p.pid).kill()
 
 
 def kill_triton(server: Server) -> None:
-    (process,) = (
-        p for p in family("tritonserver") if any(str(server.ports["http"]) in argument for argument in p.cmdline())
-    )
-    process.kill()
+    family(server, "tritonserver")[0].kill()
 
 
-def ask_for_terabytes(server: Server) -> None:
-    tensor = {"name": "frame", "shape": [1, 100_000, 100_000, 3], "datatype": "UINT8", "data": [1]}
-    _post(server, "_frames", {"inputs": [tensor]})
+def kill_envoy(server: Server) -> None:
+    family(server, "envoy")[0].kill()
 
 
-def overflow_a_count(server: Server) -> None:
-    tensor = {
-        "name": "frame",
-        "shape": [1, 2**61, 8, 3],
-        "datatype": "UINT8",
-        "parameters": {"binary_data_size": 0},
-    }
-    header = json.dumps({"inputs": [tensor]}).encode()
-    url = f"http://{server.http_url}/v2/models/{NAME}_frames/infer"
-    try:
-        httpx.post(url, content=header, headers={"Inference-Header-Content-Length": str(len(header))}, timeout=BACK_S)
-    except httpx.HTTPError:
-        pass
+def stop_a_python_model(server: Server) -> None:
+    """It is there, and answers nothing."""
+    max(family(server, "stub"), key=lambda p: p.pid).suspend()
 
 
-def _post(server: Server, ensemble: str, question: dict[str, Any]) -> None:
-    try:
-        httpx.post(f"http://{server.http_url}/v2/models/{NAME}{ensemble}/infer", json=question, timeout=BACK_S)
-    except httpx.HTTPError:
-        pass
-
-
-@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, ask_for_terabytes, overflow_a_count])
+@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, kill_envoy, stop_a_python_model])
 def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tuple[Server, list[str]]) -> None:
     """Until then clients hear that it does not, and nothing wrong."""
     server, said = survivor
@@ -183,7 +164,7 @@ def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tu
     began, answered_since = time.monotonic(), None
     while time.monotonic() - began < BACK_S + 3:
         try:
-            with Detector(server.grpc_url, model=NAME, timeout_s=3) as detector:
+            with Detector(server.grpc_url, model=NAME, timeout_s=3, retries=0) as detector:
                 got = detector.detect(BUS)
             np.testing.assert_array_equal(got.boxes_xyxy, expected.boxes_xyxy)
             answered_since = answered_since or time.monotonic()
@@ -194,8 +175,7 @@ def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tu
         time.sleep(0.1)
     assert answered_since is not None and answered_since - began < BACK_S, said
     assert httpx.get(f"http://{server.http_url}/v2/health/ready").status_code == 200
-    if hurt in (kill_a_python_model, kill_triton):
-        assert [line.partition(":")[0] for line in said[before:]] == ["restarting", "Triton is ready again"]
+    assert [line.partition(":")[0] for line in said[before:]] == ["restarting", "Triton is ready again"]
 
 
 def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:

@@ -1,0 +1,208 @@
+-- Looks at each inference request before Triton does: `front.py` puts PROTOCOL, THREADS and CAPACITY_FILE before this text.
+--
+-- Shapes: an input must not claim more elements than the request has bytes (each takes at least one), unless it lies in
+-- shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
+-- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see `supervisor.py`.
+
+local DIMENSION_LIMIT = 2 ^ 31
+local SHARED_LIMIT = 2 ^ 31
+local JSON_LIMIT = 32 * 2 ^ 20
+local FIELDS_LIMIT = 4096
+local PATIENCE_S = 60 -- of clients that name no deadline
+local IN_TIME = 0.8 -- an answer is promised only within this part of the deadline: it is an estimate
+
+-- Requests
+
+local function refuse(handle, http_status, grpc_status, message)
+  if PROTOCOL == "grpc" then
+    handle:respond({
+      [":status"] = "200", ["content-type"] = "application/grpc",
+      ["grpc-status"] = tostring(grpc_status), ["grpc-message"] = message,
+    }, "")
+  else
+    handle:respond({ [":status"] = tostring(http_status) }, message) -- as JSON, like all replies of Envoy itself
+  end
+end
+
+local function shape_problem(name, dimensions, shared, size)
+  local elements = 1
+  for _, dimension in ipairs(dimensions) do
+    if dimension < 0 or dimension >= DIMENSION_LIMIT then
+      return string.format("%s: a dimension of %.0f; expected 0 to 2147483647", name, dimension)
+    end
+    elements = elements * dimension
+  end
+  if elements > (shared and SHARED_LIMIT or size) then
+    return string.format("%s: its shape claims %.0f elements, but the request has %d bytes", name, elements, size)
+  end
+end
+
+-- A buffer read at any offset, a window at a time.
+local function reader(buffer, length)
+  local window, from = "", 0
+  return function(at)
+    if at >= length then error("cut short") end
+    if at < from or at >= from + #window then
+      from, window = at, buffer:getBytes(at, math.min(4096, length - at))
+    end
+    return window:byte(at - from + 1)
+  end
+end
+
+local function varint(byte, at)
+  local value, factor = 0, 1
+  for i = 0, 9 do
+    local b = byte(at + i)
+    value = value + (b % 128) * factor
+    if b < 128 then return value, at + i + 1 end
+    factor = factor * 128
+  end
+  error("a number of more than 64 bits")
+end
+
+-- Calls visit(field, wire type, from, to) for each field of a protobuf message.
+local function fields(byte, at, stop, visit)
+  local count = 0
+  while at < stop do
+    count = count + 1
+    if count > FIELDS_LIMIT then error("too many fields") end
+    local key, size
+    key, at = varint(byte, at)
+    local kind = key % 8
+    if kind == 0 then
+      local from = at
+      size, at = varint(byte, at)
+      visit(math.floor(key / 8), kind, from, at)
+    elseif kind == 1 or kind == 5 then
+      at = at + (kind == 1 and 8 or 4)
+    elseif kind == 2 then
+      size, at = varint(byte, at)
+      if at + size > stop then error("cut short") end
+      visit(math.floor(key / 8), kind, at, at + size)
+      at = at + size
+    else
+      error("unknown wire type")
+    end
+  end
+end
+
+-- ModelInferRequest: inputs are field 5; in each the name is 1, the shape 3, parameters 4.
+local function grpc_problem(body)
+  local length = body:length()
+  local byte = reader(body, length)
+  if length < 5 then error("cut short") end
+  if byte(0) ~= 0 then return "compressed messages are not taken here; send them as they are" end
+  local problem
+  fields(byte, 5, length, function(field, kind, from, to)
+    if field ~= 5 or kind ~= 2 or problem then return end
+    local name, dimensions, shared = "an input", {}, false
+    fields(byte, from, to, function(inner, inner_kind, start, stop)
+      if inner == 1 and inner_kind == 2 then
+        name = "input " .. body:getBytes(start, math.min(stop - start, 64)):gsub("[^%w_%-.]", "?")
+      elseif inner == 3 then
+        while start < stop do
+          if #dimensions >= 64 then error("too many dimensions") end
+          dimensions[#dimensions + 1], start = varint(byte, start)
+        end
+      elseif inner == 4 and inner_kind == 2 and stop - start < 4096 then
+        shared = shared or body:getBytes(start, stop - start):find("shared_memory_region", 1, true) ~= nil
+      end
+    end)
+    problem = shape_problem(name, dimensions, shared, length)
+  end)
+  return problem
+end
+
+-- The JSON is not parsed, only searched: whatever Triton reads as the key of a shape is found, since keys cannot be escaped.
+local function http_problem(text, size)
+  if text:find("\\u00[2-7]") then return "ASCII characters in the JSON need not be escaped; send them as they are" end
+  local shared = text:find('"shared_memory_region"', 1, true) ~= nil
+  for shape in text:gmatch('"shape"[ \t\r\n]*:([^%]]*)') do
+    local dimensions = {}
+    for word in (shape:match("^[ \t\r\n]*%[(.*)$") or "?"):gmatch("[^, \t\r\n]+") do
+      if #dimensions >= 64 or not word:match("^%-?%d+$") then return "a shape that is no list of integers" end
+      dimensions[#dimensions + 1] = tonumber(word)
+    end
+    local problem = shape_problem("an input", dimensions, shared, size)
+    if problem then return problem end
+  end
+end
+
+-- Time
+
+local UNITS = { H = 3600, M = 60, S = 1, m = 1e-3, u = 1e-6, n = 1e-9 }
+
+local function grpc_deadline(header)
+  local number, unit = (header or ""):match("^(%d+)([HMSmun])$")
+  return number and tonumber(number) * UNITS[unit]
+end
+
+local known = { read = 0, sampled = 0 }
+local admitted = 0
+
+-- Seconds until an answer, if that is too late; the request counts as admitted otherwise.
+local function too_late(deadline, now)
+  if now - known.read > 0.1 then
+    known.read = now
+    local file = io.open(CAPACITY_FILE)
+    local text = file and file:read("*l") or ""
+    if file then file:close() end
+    local capacity, active, sampled = text:match("^(%S+) (%S+) (%S+)$")
+    if sampled and tonumber(sampled) ~= known.sampled then
+      known.capacity, known.active, known.sampled = tonumber(capacity), tonumber(active), tonumber(sampled)
+      admitted = 0
+    end
+  end
+  if known.capacity and now - known.sampled < 3 then
+    local waiting = math.max(known.active + admitted * THREADS - known.capacity * (now - known.sampled), 0)
+    local wait = (waiting + 1) / known.capacity
+    if waiting >= 4 and wait > IN_TIME * deadline then return wait end
+  end
+  admitted = admitted + 1
+end
+
+-- What is asked of the body, then of time; a table to refuse with, or nothing.
+local function look(handle)
+  local body = handle:body(true)
+  local headers = handle:headers() -- those from before the body came are gone
+  local size, deadline, problem = body:length(), nil, nil
+  if PROTOCOL == "grpc" then
+    deadline = grpc_deadline(headers:get("grpc-timeout"))
+    problem = grpc_problem(body)
+  else
+    local encoding = headers:get("content-encoding")
+    if encoding and encoding ~= "identity" then
+      return { 415, 3, "compressed requests are not taken here; send them as they are" }
+    end
+    local json_size = tonumber(headers:get("inference-header-content-length") or size)
+    if not json_size or json_size < 0 or json_size > size then
+      return { 400, 3, "inference-header-content-length is no length of this request" }
+    elseif json_size > JSON_LIMIT then
+      return { 413, 8, json_size .. " bytes of JSON; expected at most " .. JSON_LIMIT .. ": send tensors as binary data" }
+    end
+    local text = body:getBytes(0, json_size)
+    problem = http_problem(text, size)
+    local microseconds = tonumber(text:match('"timeout"[ \t\r\n]*:[ \t\r\n]*(%d+)'))
+    if microseconds and microseconds > 0 then
+      deadline = microseconds / 1e6
+      headers:replace("x-envoy-upstream-rq-timeout-ms", string.format("%d", math.ceil(deadline * 1000)))
+    end
+  end
+  if problem then return { 400, 3, problem } end
+  local wanted = deadline or PATIENCE_S
+  local wait = too_late(wanted, handle:timestamp() / 1000)
+  if wait then
+    local late = "the server is overloaded: an answer would take %.1f s, and is wanted in %.1f s"
+    return { 503, 14, late:format(wait, wanted) }
+  end
+end
+
+function envoy_on_request(handle)
+  local path = handle:headers():get(":path")
+  if not (path:match("/infer$") or path:match("/infer%?") or path:match("/ModelInfer$")) then return end
+  local fine, refusal = pcall(look, handle) -- a request that this script cannot read must not pass
+  if not fine then
+    refusal = { 400, 3, "no inference request: " .. tostring(refusal):gsub("^.*%]:%d+: ", "") }
+  end
+  if refusal then refuse(handle, unpack(refusal)) end
+end

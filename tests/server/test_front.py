@@ -1,0 +1,257 @@
+"""Envoy before Triton: what it refuses, what it lets pass, and when there is too much to do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import psutil
+import pytest
+from conftest import SAMPLES
+from nas_client import ClientError, Detector, ServerBusy, ServerNotReady, ServerTimeout
+from nas_serve import Server, front
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+BIN = Path(sys.executable).parent
+NAME = "yolo_nas_s_int8"
+BUS = SAMPLES / "bus.jpg"
+HUGE = [[1, 2**61, 8, 3], [1, 100_000, 100_000, 3], [1, 2**31, 1, 3], [1, -1, 8, 3], [2**62, 4], [1] * 65]
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, said: list[str]) -> Iterator[Server]:
+    """Of the demo model alone; what it says must stay nothing: it was never started again."""
+    with Server(repository, models=[NAME], said=said.append) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def unharmed(server: Server, said: list[str]) -> Iterator[None]:
+    yield
+    with Detector(server.grpc_url, model=NAME, retries=0) as detector:
+        assert "bus" in detector.detect(BUS).names
+    assert not said
+
+
+def post(server: Server, content: bytes, json_size: int | None = None, **headers: str) -> httpx.Response:
+    if json_size is not None:
+        headers["inference-header-content-length"] = str(json_size)
+    url = f"http://{server.http_url}/v2/models/{NAME}_frames/infer"
+    return httpx.post(url, content=content, headers=headers, timeout=30)
+
+
+def question(shape: list[Any], **fields: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "frame", "shape": shape, "datatype": "UINT8", **fields}]}
+
+
+@pytest.mark.parametrize("shape", HUGE)
+def test_shapes_that_claim_too_much_are_refused_over_http(shape: list[int], server: Server) -> None:
+    binary = json.dumps(question(shape, parameters={"binary_data_size": 0})).encode()
+    plain = json.dumps(question(shape, data=[1])).encode()
+    for answer in (post(server, binary, len(binary)), post(server, plain), post(server, plain + bytes(99), len(plain))):
+        assert answer.status_code == 400 and answer.json()["error"], answer.text
+
+
+def test_json_that_hides_a_shape(server: Server) -> None:
+    text = json.dumps(question([1, 2**61, 8, 3], data=[1]))
+    for hidden in (
+        text.replace('"shape"', '"\\u0073hape"'),
+        text.replace('"shape":', '"shape" \n\t:\r '),
+        text.replace("[1, ", "[ \n1 ,"),
+        text.replace("2305843009213693952", "2305843009213693952.0"),
+        text.replace("2305843009213693952", "2e18"),
+        '{"inputs":[{"shape":[1],"shape":' + text.partition('"shape":')[2],
+        text.replace("[1, 2305843009213693952, 8, 3]", "[[1, 2305843009213693952, 8, 3]]"),
+        "{" * 100_000,
+        "\0" * 1000,
+        "",
+    ):
+        assert post(server, hidden.encode()).status_code in (400, 500), hidden[:100]
+    good = json.dumps(question([1, 2, 2, 3], data=[1] * 12)).encode()
+    assert post(server, good).status_code == 200
+    assert post(server, good, len(good) + 1).status_code == 400
+    assert post(server, good, -1).status_code == 400
+    assert post(server, good, **{"content-encoding": "gzip"}).status_code == 415
+
+
+@pytest.fixture
+def stub(server: Server) -> Iterator[Any]:
+    """The raw gRPC service."""
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def request(shape: list[int], raw: bytes = b"") -> Any:
+    asked = service_pb2.ModelInferRequest(model_name=f"{NAME}_frames")
+    tensor = asked.inputs.add(name="frame", datatype="UINT8")
+    tensor.shape.extend(shape)
+    asked.raw_input_contents.append(raw)
+    return asked
+
+
+def code(call: Any, *arguments: Any, **options: Any) -> tuple[str, str]:
+    try:
+        call(*arguments, timeout=30, **options)
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    return "OK", ""
+
+
+@pytest.mark.parametrize("shape", [shape for shape in HUGE if max(shape) < 2**63])
+def test_shapes_that_claim_too_much_are_refused_over_grpc(shape: list[int], stub: Any) -> None:
+    status, message = code(stub.ModelInfer, request(shape))
+    assert status == "INVALID_ARGUMENT" and message, message
+
+
+def test_messages_that_are_none(server: Server, stub: Any) -> None:
+    whole = request([1, 2, 2, 3], bytes(12)).SerializeToString()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        raw = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        assert code(raw, whole) == ("OK", "")
+        # Shapes one by one, as an old writer would, and inputs in two parts are read like those in one.
+        tensor = b"\x0a\x05frame\x12\x05UINT8" + b"".join(
+            b"\x18" + n for n in (b"\x01", b"\x80" * 8 + b"\x20", b"\x08", b"\x03")
+        )
+        evil = b"\x0a\x04none\x2a" + bytes([len(tensor)]) + tensor
+        assert code(raw, evil)[0] == "INVALID_ARGUMENT"
+        for bad in (whole[:-1], whole[:40], b"\xff" * 64, b"\x2a\xff\xff\xff\x7f", b"\x2b", b"\x28\x01" * 5000):
+            assert code(raw, bad)[0] == "INVALID_ARGUMENT", bad[:20]
+    assert code(stub.ModelInfer, request([1, 200, 200, 3], bytes(120_000)), compression=grpc.Compression.Gzip)[0] == (
+        "INVALID_ARGUMENT"
+    )
+
+
+def test_methods_that_nobody_needs_are_closed(stub: Any) -> None:
+    for method, kind in (
+        ("RepositoryModelUnload", "RepositoryModelUnloadRequest"),
+        ("TraceSetting", "TraceSettingRequest"),
+    ):
+        status, message = code(getattr(stub, method), getattr(service_pb2, kind)())
+        assert status in ("UNIMPLEMENTED", "PERMISSION_DENIED"), message
+    with pytest.raises(grpc.RpcError, match="not served here"):
+        list(stub.ModelStreamInfer(iter([request([1, 2, 2, 3], bytes(12))]), timeout=10))
+
+
+def test_paths_that_mean_another(server: Server) -> None:
+    with httpx.Client(base_url=f"http://{server.http_url}") as http:
+        for path in ("/v2/./logging", "//v2//logging", "/v2/models/../logging", "/v2%2flogging", "/v2/logging?x=1"):
+            answer = http.send(httpx.Request("GET", f"http://{server.http_url}{path}"))
+            assert answer.status_code in (400, 403, 404), (path, answer.status_code)
+        assert http.post(f"/v2/models/{NAME}/generate", json={}).status_code == 403
+
+
+def test_a_request_is_bounded(server: Server) -> None:
+    answer = post(server, bytes(front.MAX_REQUEST_BYTES + 2**20), 10)
+    assert answer.status_code == 413
+
+
+def test_clients_that_stall_are_ended(server: Server) -> None:
+    host, _, port = server.http_url.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as slow:
+        slow.sendall(b"POST /v2/models/x/infer HTTP/1.1\r\nHost: x\r\n")
+        began = time.monotonic()
+        assert b"408" in slow.recv(1000)
+        assert 5 < time.monotonic() - began < 25
+
+
+def test_too_much_at_once_is_answered_in_time_or_refused_at_once(server: Server) -> None:
+    """Ten times of what it can do, with a deadline: most of what it can do is in time, and then it is idle."""
+    with Detector(server.grpc_url, model=NAME, retries=0) as detector:
+        picture = BUS.read_bytes()
+        assert "bus" in detector.detect(picture).names
+        began = time.monotonic()
+        list(detector.detect_many([picture] * 64, in_flight=16))
+        capacity = 64 / (time.monotonic() - began)
+    outcomes: Counter[str] = Counter()
+    seconds = max(12.0, 100 / capacity)
+    end = time.monotonic() + seconds
+    deadline = max(2.0, 16 / capacity)
+
+    def hurry(_: int) -> None:
+        with Detector(server.grpc_url, model=NAME, timeout_s=deadline, retries=0) as detector:
+            while time.monotonic() < end:
+                asked = time.monotonic()
+                try:
+                    found = detector.detect(picture)
+                    outcomes["right" if "bus" in found.names else "wrong"] += 1
+                except ServerBusy:
+                    outcomes["refused"] += 1
+                    outcomes["refused late"] += time.monotonic() - asked > deadline / 2
+                    time.sleep(100 / (10 * capacity))
+                except ServerTimeout:
+                    outcomes["too late"] += 1
+
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(hurry, range(100)))
+    assert not outcomes["wrong"] and outcomes["refused"] > 100
+    # The clients of this test take their share of the same cores: Python is not cheap.
+    assert outcomes["right"] > 0.5 * capacity * seconds, (outcomes, capacity, seconds)
+    assert outcomes["too late"] < 0.2 * outcomes["right"], outcomes
+    time.sleep(1)
+    with Detector(server.grpc_url, model=NAME) as detector:
+        detector.detect(picture)
+        began = time.monotonic()
+        detector.detect(picture)
+        assert time.monotonic() - began < 8 / capacity + 0.2
+
+
+def test_what_was_accepted_is_answered_when_it_is_told_to_stop(server: Server, repository: Path) -> None:
+    command = [str(BIN / "nas-serve"), "--model-repository", str(repository), "--model", NAME]
+    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    while "gRPC" not in (line := process.stderr.readline()):
+        assert process.poll() is None
+    address = line.partition("gRPC ")[2].partition(",")[0]
+    picture = BUS.read_bytes()
+    with Detector(address, model=NAME, retries=0) as detector:
+        expected = detector.detect(picture)
+        pool = ThreadPoolExecutor(24)
+        asked = [pool.submit(detector.detect, picture) for _ in range(24)]
+        time.sleep(0.15)
+        process.send_signal(signal.SIGTERM)
+        late: list[Exception | None] = []
+
+        def ask_later() -> None:
+            time.sleep(0.1)
+            for _ in range(5):
+                try:
+                    detector.detect(picture)
+                    late.append(None)
+                except ClientError as error:
+                    late.append(error)
+
+        thread = threading.Thread(target=ask_later)
+        thread.start()
+        for one in asked:
+            np.testing.assert_array_equal(one.result(timeout=60).boxes_xyxy, expected.boxes_xyxy)
+        thread.join()
+        pool.shutdown()
+    refused = late[late.index(next(filter(None, late))) :]  # the first may come before the signal
+    assert refused and all(isinstance(error, ServerNotReady) for error in refused), late
+    with process:
+        assert process.wait(60) == 0
+
+
+def test_it_costs_little_memory(server: Server) -> None:
+    assert server._process is not None
+    (envoy,) = (p for p in psutil.Process(server._process.pid).children() if p.name() == "envoy")
+    assert envoy.memory_info().rss < 500 * 2**20
