@@ -57,9 +57,9 @@ def _instances(of: str, count: int) -> Callable[[str, pb.ModelConfig], None]:
     return change
 
 
-def _no_queue_limit(stage: str, config: pb.ModelConfig) -> None:
+def _queue_limit(stage: str, config: pb.ModelConfig) -> None:
     if stage == "engine":
-        config.dynamic_batching.ClearField("default_queue_policy")
+        config.dynamic_batching.default_queue_policy.max_queue_size = 128
 
 
 SETTINGS: dict[str, Callable[[str, pb.ModelConfig], None]] = {
@@ -71,7 +71,7 @@ SETTINGS: dict[str, Callable[[str, pb.ModelConfig], None]] = {
     "batch 1": _max_batch_size(1),
     "batch 4": _max_batch_size(4),
     "batch 16": _max_batch_size(16),
-    "no queue limit": _no_queue_limit,
+    "queue of 128": _queue_limit,
 }
 
 

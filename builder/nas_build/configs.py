@@ -16,6 +16,7 @@ from .variants import Target
 
 ENGINE_FILES: dict[Target, str] = {"openvino": "model.onnx", "tensorrt": "model.plan"}
 _WAITING_BATCHES = 16  # more requests than this many full batches are refused, not queued
+_WAITING_US = 60_000_000  # the longest; a request's own timeout, if it is shorter, holds instead
 _TYPES = {
     contract.IMAGE: pb.TYPE_STRING,
     contract.FRAME: pb.TYPE_UINT8,
@@ -154,14 +155,18 @@ class ServedModel:
         return configs
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:
-        # Only here, where requests pile up: with a limit Triton hands a model nothing while it is busy, and may wake
-        # up half a second late. The quick preprocessing would lose three quarters of its throughput by it.
-        engine.dynamic_batching.default_queue_policy.max_queue_size = _WAITING_BATCHES * self.max_batch_size
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
         if self.target == "openvino":
             engine.output.add(name=contract.ENGINE_INFO, data_type=_TYPES[contract.ENGINE_INFO], dims=[1])
         if self.target == "tensorrt":
             engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
+            # Only here: with a limit Triton hands a model nothing while it is busy, and may wake up half a second late.
+            # A CPU would lose much by it, and Envoy, which nas-serve and the containers put in front, bounds time and
+            # number of what waits in any case.
+            queue = engine.dynamic_batching.default_queue_policy
+            queue.max_queue_size = _WAITING_BATCHES * self.max_batch_size
+            queue.default_timeout_microseconds = _WAITING_US
+            queue.allow_timeout_override = True
             engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
         for batch_size in sorted({1, self.max_batch_size}):
             warmup = engine.model_warmup.add(name=f"batch of {batch_size}", batch_size=batch_size)

@@ -191,7 +191,7 @@ class Front:
         return {
             "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": service,
-            "codec_type": "HTTP2" if service == "grpc" else "AUTO",
+            "codec_type": "HTTP2" if service == "grpc" else "HTTP1",
             "http2_protocol_options": {"max_concurrent_streams": 1024, "initial_stream_window_size": 2**24},
             "server_header_transformation": "PASS_THROUGH",
             "normalize_path": True,

@@ -225,15 +225,18 @@ def test_a_load_that_fails_is_said_in_perf_analyzers_words(server: Server, analy
 
 
 def test_perf_analyzer_in_a_container(
-    server: Server, analyzer: Analyzer, engine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repository: Path, analyzer: Analyzer, engine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """perf_analyzer itself, in a container of this machine's files, on the server outside."""
+    """perf_analyzer itself, in a container of this machine's files, on a server outside that shares memory with all."""
     name = "nas-triton-test/perf_analyzer:2.51.0"
     monkeypatch.setattr(perf_analyzer, "SDK_IMAGE", name)
     with pytest.raises(BenchError, match=f"container: the image {name} is not here; docker pull it"):
         perf_analyzer.find("container")
     monkeypatch.setenv("LD_LIBRARY_PATH", analyzer.environment["LD_LIBRARY_PATH"])  # for the libraries of the image
-    with machine_image(engine, name, [Path(analyzer.command[0])]):
+    with (
+        machine_image(engine, name, [Path(analyzer.command[0])]),
+        Server(repository, models=[INT8], open_shared_memory=True) as server,
+    ):
         found = perf_analyzer.find("container")
         assert found.command[0].endswith("docker") and found.version == analyzer.version
         for shared_memory in ("none", "system"):

@@ -297,7 +297,7 @@ def test_mixed_sizes_form_batches_and_stay_apart(server: Server) -> None:
         assert outcome.detections is not None
         np.testing.assert_array_equal(outcome.detections.boxes_xyxy, one.boxes_xyxy)
         np.testing.assert_array_equal(outcome.detections.scores, one.scores)
-    assert after[0] - before[0] == 64
+    assert 0 <= after[0] - before[0] - 64 <= 2  # the supervisor asks too, now and then
     assert after[1] - before[1] < 40
 
 

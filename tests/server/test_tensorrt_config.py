@@ -83,6 +83,7 @@ def test_triton_took_the_config_as_it_was_rendered(server: Server) -> None:
     assert config["optimization"]["cuda"]["graphs"] is True
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == "20000"
     assert config["dynamic_batching"]["default_queue_policy"]["max_queue_size"] == 128
+    assert config["dynamic_batching"]["default_queue_policy"]["allow_timeout_override"] is True
     (images,) = client.get_model_metadata(f"{NAME}_engine").inputs
     assert (images.datatype, list(images.shape)) == ("UINT8", [-1, 3, 640, 640])
     assert client.get_model_config(f"{NAME}_preprocess").config.instance_group[0].count == 2
