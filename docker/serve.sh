@@ -6,6 +6,7 @@
 #   NAS_ADMIN_KEY_FILE  a file with the key, such as a Docker secret
 #   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC, HTTP and metrics speak TLS
 #   NAS_TLS_CLIENT_CA   PEM file: clients must show a certificate of this authority
+#   NAS_VERIFY_KEY      public key (PEM): nothing is served that is not signed, see nas-build --sign
 set -eu
 
 if [ -n "${NAS_ADMIN_KEY_FILE:-}" ]; then

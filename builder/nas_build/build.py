@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import nas_ensembles
 import nas_eval
-from nas_ensembles import contract, known_answer
+from nas_ensembles import contract, integrity, known_answer
 from nas_ensembles.known_answer import KnownAnswer
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
@@ -67,6 +67,7 @@ class Options:
         plan_options: what TensorRT is told.
         opt_batch_size: TensorRT chooses its kernels for batches of this size; None takes the largest.
         server: Triton release or image that will load the plan.
+        sign: private key, see `integrity.sign`; None leaves the model unsigned.
     """
 
     weights: str = "coco"
@@ -92,6 +93,7 @@ class Options:
     plan_options: plan.PlanOptions = plan.PlanOptions()
     opt_batch_size: int | None = None
     server: str = plan.DEFAULT_SERVER
+    sign: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,32 @@ def build(options: Options, reporter: Reporter | None = None, plan_builder: plan
         loaded = _load(checkpoint_path)
     name = options.name or contract.model_name(options.variant or loaded.variant, options.precision)  # type: ignore[union-attr]
     inputs["name"] = name
+    if options.sign is not None:
+        _check_key(options.sign)
     if not options.force:
         manifest = repository.read_manifest(options.model_repository, name)
         if manifest and manifest["inputs"] == inputs:
             machine = repository.read_machine(options.model_repository, name)
+            _sign(options, name)
             return Result(name, manifest["version"], False, manifest, machine)
     repository.check_writable(options.model_repository)
     return _build(options, report, name, inputs, loaded or _load(checkpoint_path), paths, labelled, plan_builder)
+
+
+def _check_key(path: Path) -> None:
+    """That it can be read, before the work."""
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise BuildError(f"{path}: the key cannot be read: {error.strerror}") from None
+
+
+def _sign(options: Options, name: str) -> None:
+    if options.sign is not None:
+        try:
+            integrity.sign(options.model_repository, name, options.sign)
+        except integrity.IntegrityError as error:
+            raise BuildError(f"{error}. It is installed without a signature.") from None
 
 
 def _load(path: Path) -> Checkpoint:
@@ -265,6 +286,7 @@ def _build(
     installed = repository.read_manifest(options.model_repository, name)
     if installed is None:
         raise BuildError(f"{options.model_repository}: {name} was installed but cannot be read back.")
+    _sign(options, name)
     return Result(name, version, True, installed, machine, clock.seconds)
 
 

@@ -151,6 +151,10 @@ def build(
             show_default=False,
         ),
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="Private key (PEM, elliptic curve), for nas-serve --verify.", show_default=False),
+    ] = None,
     plan_with: Annotated[
         Literal["auto", "trtexec", "tensorrt", "docker"],
         _plan_option(
@@ -244,6 +248,7 @@ def build(
                     ),
                     opt_batch_size=opt_batch_size,
                     server=server,
+                    sign=sign,
                 )
                 display.start(
                     f"{name or weights} {one_precision}"

@@ -14,13 +14,12 @@ from typing import Any
 
 import nas_ensembles
 from nas_ensembles import contract, known_answer
+from nas_ensembles.integrity import CONFIG, MANIFEST
 from nas_ensembles.known_answer import KnownAnswer
 
 from .configs import ENGINE_FILES, ServedModel, render
 from .errors import RepositoryError
 
-CONFIG = "config.pbtxt"
-MANIFEST = "manifest.json"
 MACHINE = "machine.json"  # what depends on the machine that built it; no other file does
 _STAGING_PREFIX = ".nas-build-"
 

@@ -37,6 +37,10 @@ def serve(
     log: Annotated[Path | None, typer.Option(help="Keep the server's log here.", show_default=False)] = None,
     poll: Annotated[int, typer.Option(min=0, help="Look for new versions every so many seconds; 0 never.")] = 0,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to become ready.")] = 120.0,
+    verify: Annotated[
+        Path | None,
+        typer.Option(help="Public key (PEM): serve only what nas-build --sign has signed.", show_default=False),
+    ] = None,
     open_shared_memory: Annotated[
         bool,
         typer.Option("--open-shared-memory", help="To clients without the admin key too: perf_analyzer gives none."),
@@ -60,6 +64,7 @@ def serve(
         poll_s=poll,
         timeout_s=timeout,
         verbose=verbose,
+        verify=verify,
         open_shared_memory=open_shared_memory,
         said=_console.print,
     )

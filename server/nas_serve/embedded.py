@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from google.protobuf import text_format
-from nas_ensembles import admin_key, contract, known_answer
+from nas_ensembles import admin_key, contract, integrity, known_answer
 from tritonclient.grpc import model_config_pb2
 
 from . import supervisor
@@ -54,6 +54,7 @@ class Server:
         timeout_s: to become ready.
         poll_s: look for new model versions this often; 0 for never.
         verbose: Triton's verbose log level.
+        verify: public key (PEM); what is not signed with its private key is not served, see `integrity`.
         open_shared_memory: to clients without the admin key too, such as perf_analyzer; any local user can then
             register regions, Triton's own among them.
         said: called with a line when the server was restarted, and why.
@@ -72,6 +73,7 @@ class Server:
         timeout_s: float = 120.0,
         poll_s: int = 0,
         verbose: int = 0,
+        verify: Path | None = None,
         open_shared_memory: bool = False,
         said: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -85,6 +87,7 @@ class Server:
         self._poll_s = poll_s
         self._verbose = verbose
         self._said = said
+        self._verify = verify
         self._open_shared_memory = open_shared_memory
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
@@ -127,9 +130,15 @@ class Server:
             )
         if not self._poll_s and not any(self.model_repository.glob("*/config.pbtxt")):
             raise ServerError(f"{self.model_repository}: no models in it. Build one with: nas-build --weights demo")
+        if self._verify and self._poll_s:
+            raise ServerError("what is loaded later cannot be verified: leave out --verify, or --poll")
         try:
+            integrity.check(self.model_repository, self._with_parts(), self._verify)
             self._launch()
             self._wait(waiting)
+        except integrity.IntegrityError as error:
+            self.stop()
+            raise ServerError(str(error)) from None
         except BaseException:
             self.stop()
             raise
@@ -177,7 +186,8 @@ class Server:
         _remove_stale_shared_memory()
         prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
         backends = _assemble_backends(wheel, scratch / "backends")
-        repository = self._view(scratch / "models") if self.models else self.model_repository
+        everything = self._poll_s and not self.models  # models come and go too
+        repository = self.model_repository if everything else self._view(scratch / "models")
         key = os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32)
         front = Front(
             host=self._host,
@@ -258,24 +268,37 @@ class Server:
                     self._last_words = text
 
     def _view(self, folder: Path) -> Path:
-        """A model repository of nothing but the chosen models, and what they are made of."""
+        """A model repository of nothing but the chosen models, and what they are made of: links to the files.
+
+        Python writes its bytecode there and not beside the models, and takes none from there.
+        """
+        names = self._with_parts() or [path.parent.name for path in self.model_repository.glob("*/config.pbtxt")]
         folder.mkdir()
-        wanted = list(self.models)
+        for name in names:
+            source, without = self.model_repository / name, shutil.ignore_patterns("__pycache__")
+            if self._poll_s:  # their versions come and go
+                (folder / name).symlink_to(source)
+            else:
+                shutil.copytree(source.resolve(), folder / name, ignore=without, copy_function=os.symlink)
+        return folder
+
+    def _with_parts(self) -> list[str]:
+        """The chosen models, and what they are made of; none if none were chosen, which means all."""
+        wanted = list(dict.fromkeys(self.models))
         for name in wanted:
             source = self.model_repository / name
             if not (source / "config.pbtxt").exists():
                 there = sorted(path.parent.name for path in self.model_repository.glob("*/config.pbtxt"))
                 raise ServerError(f"{self.model_repository}: no model {name} in it; it has: {', '.join(there)}.")
-            if not (folder / name).exists():
-                (folder / name).symlink_to(source)
+            steps = []
             if name in self.models and (self.model_repository / contract.frames_name(name)).is_dir():
-                wanted.append(contract.frames_name(name))
+                steps.append(contract.frames_name(name))
             with contextlib.suppress(text_format.ParseError, UnicodeDecodeError):  # Triton names what is wrong
                 text = (source / "config.pbtxt").read_text(encoding="utf-8")
                 config = text_format.Parse(text, model_config_pb2.ModelConfig())
-                steps = [step.model_name for step in config.ensemble_scheduling.step]
-                wanted += [step for step in steps if step not in wanted]
-        return folder
+                steps += [step.model_name for step in config.ensemble_scheduling.step]
+            wanted += [step for step in steps if step not in wanted]
+        return wanted
 
     def _wait(self, waiting: Callable[[float], None]) -> None:
         assert self._process is not None

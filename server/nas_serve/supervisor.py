@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import select
@@ -41,17 +40,12 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
+from nas_ensembles import integrity, known_answer  # in a container it lies beside this file
 
 if __package__:
-    from nas_ensembles import known_answer
-
     from .envoy_process import Envoy, EnvoyError, die_with_parent
     from .front import TRITON_HEADER, Front, Tls
-else:  # as a program; in a container all of them lie beside this file
-    if importlib.util.find_spec("nas_ensembles"):
-        from nas_ensembles import known_answer
-    else:
-        import known_answer  # type: ignore[import-not-found,no-redef]
+else:
     from envoy_process import Envoy, EnvoyError, die_with_parent  # type: ignore[import-not-found,no-redef]
     from front import TRITON_HEADER, Front, Tls  # type: ignore[import-not-found,no-redef]
 
@@ -495,6 +489,11 @@ def _from_arguments(command: list[str]) -> Settings:
         options.add_argument(f"--{service}-port", type=int, default=port)
     given, rest = options.parse_known_args(command)
     names = ("ADMIN_KEY", "TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA")
+    models, public_key = Path(given.model_repository), os.environ.pop("NAS_VERIFY_KEY", "")
+    try:
+        integrity.check(models, public_key=Path(public_key) if public_key else None)
+    except integrity.IntegrityError as error:
+        sys.exit(f"error: {error}")
     secret = {name: os.environ.pop(f"NAS_{name}", "") for name in names}
     front = Front(
         host=given.http_address,
