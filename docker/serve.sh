@@ -7,7 +7,17 @@
 #   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC, HTTP and metrics speak TLS
 #   NAS_TLS_CLIENT_CA   PEM file: clients must show a certificate of this authority
 #   NAS_VERIFY_KEY      public key (PEM): nothing is served that is not signed, see nas-build --sign
+#   NAS_STATE           folder for what `serve probe` reads; default /tmp/nas-triton-state
+#
+# serve probe ready, serve probe live: exit code 0 if the server answers its models' known answers, or if its supervisor
+# runs, which starts the rest again; for the probes of containers.
 set -eu
+export NAS_STATE="${NAS_STATE:-/tmp/nas-triton-state}"
+
+if [ "${1:-}" = probe ]; then
+    test -n "$(find "$NAS_STATE/${2:-ready}" -mmin -0.5 2>/dev/null)"
+    exit
+fi
 
 if [ -n "${NAS_ADMIN_KEY_FILE:-}" ]; then
     NAS_ADMIN_KEY=$(cat "$NAS_ADMIN_KEY_FILE")

@@ -82,6 +82,7 @@ class Settings:
         start_s: for the server to become ready.
         drain_s: for requests under way to be answered at the end.
         grace_s: for the server to end after that.
+        state: folder with a file `live`, touched while this runs, and a file `ready` while the server answers.
     """
 
     command: list[str]
@@ -95,6 +96,7 @@ class Settings:
     start_s: float = 300.0
     drain_s: float = 30.0
     grace_s: float = 10.0
+    state: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -238,6 +240,7 @@ class Supervisor:
                 asked = time.monotonic()
                 asked_busy = asked if everyone else asked_busy
             self._tell_capacity()
+            self._show("ready")
             self._pause(_LOOK_S)
 
     def _tell_capacity(self) -> None:
@@ -360,6 +363,12 @@ class Supervisor:
         except (OSError, HTTPException, ValueError, KeyError, IndexError):
             return 0
 
+    def _show(self, name: str, there: bool = True) -> None:
+        """To probes."""
+        if self.settings.state is not None:
+            path = Path(self.settings.state) / name
+            path.touch() if there else path.unlink(missing_ok=True)
+
     @property
     def _url(self) -> str:
         return f"http://127.0.0.1:{self.settings.front.triton_ports['http']}"
@@ -398,6 +407,7 @@ class Supervisor:
         Raises:
             Ended: if it is.
         """
+        self._show("live")
         if not self.settings.lifeline:
             time.sleep(seconds)
         elif select.select([sys.stdin], [], [], seconds)[0]:
@@ -405,6 +415,7 @@ class Supervisor:
 
     def _kill(self) -> None:
         """Triton's whole group, at once, and its shared memory."""
+        self._show("ready", False)
         if self._front is not None:
             try:
                 self._front.say_ready(False)
@@ -438,6 +449,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Refuse what comes, answer what is under way."""
+        self._show("ready", False)
         if self._front is None:
             return
         deadline = time.monotonic() + self.settings.drain_s
@@ -505,14 +517,18 @@ def _from_arguments(command: list[str]) -> Settings:
         tls=Tls(secret["TLS_CERT"], secret["TLS_KEY"], secret["TLS_CLIENT_CA"] or None) if secret["TLS_CERT"] else None,
         threads=max(1, min(4, len(os.sched_getaffinity(0)) // 8)),
     )
+    state = os.environ.get("NAS_STATE")
+    if state:
+        Path(state).mkdir(mode=0o755, parents=True, exist_ok=True)
     prefix = f"nas_triton_{os.urandom(4).hex()}_"
     arguments = [f"--model-repository={given.model_repository}", *front.triton_arguments(KEY)]
     return Settings(
         command=[*rest, *arguments, f"--backend-config=python,shm-region-prefix-name={prefix}"],
         front=front,
         model_repository=given.model_repository,
-        remove=[front.folder],
+        remove=[front.folder, *([state] if state else [])],
         shm_prefix=prefix,
+        state=state,
     )
 
 

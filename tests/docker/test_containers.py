@@ -9,12 +9,15 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import httpx
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, SAMPLES, triton_by_script
@@ -87,7 +90,8 @@ def test_servers_are_closed_up(name: str) -> None:
     assert all(volume.endswith(":ro") for volume in service["volumes"])
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["restart"] == "unless-stopped"
     assert "no-new-privileges:true" in service["security_opt"]
-    assert service["shm_size"] == "1gb" and "/v2/health/ready" in service["healthcheck"]["test"][-1]
+    assert service["shm_size"] == "1gb" and service["mem_limit"] and service["pids_limit"]
+    assert service["healthcheck"]["test"][-1].endswith(("ready", "/v2/health/ready')"))
     assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service["ports"])
     for dockerfile in ("Dockerfile", "Dockerfile.slim"):
         assert re.findall(r"^USER (\d+)", (ROOT / "docker" / dockerfile).read_text(), re.MULTILINE)[-1] == "1000"
@@ -99,6 +103,13 @@ def test_only_the_gpu_profiles_ask_for_a_gpu() -> None:
 
 
 # --- what the start script starts
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return condition()
 
 
 def served(
@@ -148,6 +159,41 @@ def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_pa
                 assert not detector.shares_memory  # it was refused, so the frame was sent
         metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
         assert re.search(rf'nv_inference_request_summary_us{{model="{NAME}",version="1",quantile="0.99"}} \d', metrics)
+
+
+def test_probes_ask_whether_it_answers_and_whether_somebody_mends_it(one_model: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    def probe(what: str) -> int:
+        return run(ROOT / "docker/serve.sh", "probe", what, env=os.environ | {"NAS_STATE": str(state)}).returncode
+
+    assert probe("ready") and probe("live")
+    with served(one_model, tmp_path, NAS_STATE=str(state)) as ports:
+        assert until(lambda: probe("ready") == probe("live") == 0)
+        process = next(
+            p for p in psutil.process_iter() if p.name() == "tritonserver" and f"{tmp_path}" in str(p.cmdline())
+        )
+        process.kill()
+        assert until(lambda: probe("ready") != 0) and probe("live") == 0
+        assert httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 503
+        assert httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/live").status_code == 200
+        assert until(lambda: probe("ready") == 0)
+    assert probe("ready") and probe("live") and not state.exists()
+
+
+@pytest.mark.parametrize("hostile", ["changed", "unsigned"])
+def test_what_was_not_built_so_is_not_served(hostile: str, one_model: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(one_model, models)
+    environment = {}
+    if hostile == "changed":
+        with next(models.glob(f"{NAME}_engine/*/model.onnx")).open("r+b") as file:
+            file.write(b"x")
+    else:
+        environment["NAS_VERIFY_KEY"] = str(tmp_path / "key.pub")
+    with pytest.raises(AssertionError, match="error: .*(it is not what was built|not signed)"):
+        with served(models, tmp_path, **environment):
+            pass
 
 
 def test_without_an_admin_key_nobody_has_one(one_model: Path, tmp_path: Path) -> None:
