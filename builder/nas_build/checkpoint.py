@@ -67,25 +67,53 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Give --weights coco, demo, or the path of a checkpoint.")
+    try:
+        return _load(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a pickle and JSON can hold nearly anything in any place
+        raise CheckpointError(
+            f"{path}: damaged, or no YOLO-NAS checkpoint: {type(error).__name__}: {unpickle.reason(error)}"
+        ) from error
+
+
+def _load(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
     else:
         tensors, metadata = _read_torch(path)
     while tensors and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    # Views can make a large tensor of a few bytes.
+    size, claimed = path.stat().st_size, sum(value.numel() * value.element_size() for value in tensors.values())
+    if claimed > size * unpickle.MOST_EXPANSION:
+        raise CheckpointError(f"{path}: refused: it has {size} bytes, but its weights claim to be {claimed}.")
     variant, num_classes = _recognise(path, tensors)
-    names = metadata.get("class_names")
-    if names is not None and len(names) != num_classes:
-        raise CheckpointError(f"{path}: {len(names)} class names saved beside a network of {num_classes} classes.")
+    params = metadata.get("processing_params")
+    if not isinstance(params, Mapping | None):
+        raise CheckpointError(f"{path}: expected processing_params to be a dict, got {_describe(params)}.")
     return Checkpoint(
         path=path,
         sha256=file_sha256(path),
         variant=variant,
         num_classes=num_classes,
         weights=_fit(path, tensors, variant, num_classes),
-        class_names=None if names is None else tuple(str(name) for name in names),
-        processing_params=metadata.get("processing_params"),
+        class_names=_class_names(path, metadata.get("class_names"), num_classes),
+        processing_params=params,
     )
+
+
+def _class_names(path: Path, saved: Any, num_classes: int) -> tuple[str, ...] | None:
+    if saved is None:
+        return None
+    if not isinstance(saved, list | tuple) or not all(isinstance(name, str | int | float) for name in saved):
+        raise CheckpointError(f"{path}: expected class_names to be a list of strings, got {_describe(saved)}.")
+    names = tuple(str(name) for name in saved)
+    if len(names) != num_classes:
+        raise CheckpointError(f"{path}: {len(names)} class names saved beside a network of {num_classes} classes.")
+    for name in names:
+        name.encode()  # half of a surrogate pair could not be written to the model's config
+    return names
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -94,8 +122,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             saved = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
         metadata = {k: json.loads(saved[k]) for k in ("class_names", "processing_params") if k in saved}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    except Exception as error:  # RecursionError, for one, of JSON
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {unpickle.reason(error)}") from error
     return tensors, metadata
 
 
@@ -167,10 +195,10 @@ def _recognise(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Variant, int]
             f"it holds {len(tensors)} tensors: {_some(list(tensors))}."
         )
     shape = tuple(tensors[_CLASS_LOGITS].shape)
-    if len(shape) != 4 or shape[1] not in _VARIANT_OF_WIDTH:
+    if len(shape) != 4 or shape[0] < 1 or shape[1] not in _VARIANT_OF_WIDTH:
         raise CheckpointError(
             f"{path}: not YOLO-NAS S, M or L: {_CLASS_LOGITS} has shape {shape}; "
-            f"expected (classes, {' or '.join(map(str, _VARIANT_OF_WIDTH))}, 1, 1)."
+            f"expected (1 class or more, {' or '.join(map(str, _VARIANT_OF_WIDTH))}, 1, 1)."
         )
     return _VARIANT_OF_WIDTH[shape[1]], shape[0]
 
@@ -214,6 +242,8 @@ def _expand_fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if any(key.startswith((f"{block}branch_3x3.", f"{block}branch_1x1.")) for key in tensors):
             continue
         kernel, bias = tensors[f"{block}rbr_reparam.weight"].float(), tensors[f"{block}rbr_reparam.bias"].float()
+        if kernel.ndim != 4 or kernel.shape[2:] != (3, 3):
+            continue  # is named as of another shape
         c_out, c_in = kernel.shape[:2]
         kernel = kernel.clone()
         if c_in == c_out and not block.endswith(("stem.conv.", "downsample.")):

@@ -53,6 +53,18 @@ def compile_processing(params: Mapping[str, Any]) -> Processing:
     Raises:
         ProcessingError: names the first step that cannot be compiled.
     """
+    try:
+        return _compile(params)
+    except ProcessingError:
+        raise
+    except Exception as error:  # any value can be in any place of what was saved
+        raise ProcessingError(
+            f"the checkpoint's processing_params cannot be read: {type(error).__name__}: {str(error)[:200]}. If the "
+            "network works with COCO's preprocessing, build with --processing coco."
+        ) from error
+
+
+def _compile(params: Mapping[str, Any]) -> Processing:
     fit: tuple[int, int] | None = None
     padding: tuple[tuple[int, int], int, Placement] | None = None
     bgr = False

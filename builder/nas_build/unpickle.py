@@ -8,7 +8,9 @@ imported); any other name is refused.
 from __future__ import annotations
 
 import collections
+import contextlib
 import pickle
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,10 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError
+
+# torch.save stores what it writes as it is; a file that was zipped again gains little, as weights hardly compress.
+MOST_EXPANSION = 4
+_ZIP_MAGIC = b"PK\x03\x04"  # by which torch.load tells
 
 
 class Inert:
@@ -118,11 +124,14 @@ def load(path: Path) -> Any:
         What was saved: tensors, containers, and `Inert` stand-ins for everything else.
 
     Raises:
-        CheckpointError: if the file is damaged, is no such file, or tries to use anything but tensors, containers
-            and the classes that become stand-ins; the message names it.
+        CheckpointError: if the file is damaged, is no such file, grows when it is unpacked, or tries to use anything
+            but tensors, containers and the classes that become stand-ins; the message names it.
     """
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", pickle_module=_PICKLE_MODULE, weights_only=False)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if "tries to" in str(error):
             raise CheckpointError(
@@ -131,5 +140,37 @@ def load(path: Path) -> Any:
             ) from None
         raise CheckpointError(f"{path}: not a torch checkpoint, or damaged: {error}") from error
     except Exception as error:  # torch.load raises nearly anything on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a torch checkpoint, or damaged: {reason[:200]}") from error
+        raise CheckpointError(f"{path}: not a torch checkpoint, or damaged: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """The beginning of what it says, in one line; its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse, before anything is unpacked, archives that grow, run as TorchScript, or are of PyTorch's first years.
+
+    torch's own reader is asked, as another could see other entries in the same file. It unpacks no more of an entry
+    than the size that it gives here.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    if not zipped:
+        with contextlib.suppress(tarfile.TarError), tarfile.open(path, "r:"):
+            raise CheckpointError(
+                f"{path}: is a tar archive; expected a file of PyTorch's torch.save, as of YOLO-NAS's time."
+            )
+        return
+    reader = torch._C.PyTorchFileReader(str(path))
+    records = reader.get_all_records()
+    if "constants.pkl" in records:  # torch.load would hand it to the interpreter of TorchScript
+        raise CheckpointError(
+            f"{path}: is a TorchScript program; expected weights. Save the state_dict() of the network it was made of."
+        )
+    size, unpacked = path.stat().st_size, sum(reader.get_record_size(record) for record in records)
+    if unpacked > size * MOST_EXPANSION:
+        raise CheckpointError(
+            f"{path}: refused: its {size} bytes would become {unpacked}; a checkpoint stores its weights uncompressed. "
+            "Save it again with torch.save, or do not use this file."
+        )

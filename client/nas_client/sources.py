@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 from nas_ensembles import images
@@ -40,7 +41,7 @@ class Source:
             try:
                 with httpx.stream("GET", self.name, follow_redirects=True, timeout=30.0) as response:
                     return _limited(response.raise_for_status().iter_bytes())
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 raise OSError(f"cannot download: {error or type(error).__name__}") from None
         path = Path(self.name)
         try:
@@ -70,18 +71,27 @@ def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) ->
         if name == STDIN:
             sources.append(Source(name, "stdin"))
         elif "://" in name:
-            sources.append(Source(name, PurePosixPath(urlsplit(name).path).name or "download"))
+            sources.append(Source(name, PurePosixPath(split_url(name).path).name or "download"))
         else:
             sources += [Source(str(path), path.name) for path in _paths(name, suffixes)]
     return sources
 
 
+def split_url(name: str) -> SplitResult:
+    """Parts of a URL or of a file's name. One that is malformed is all path: whoever opens it says what is wrong."""
+    try:
+        return urlsplit(name)
+    except ValueError:
+        scheme, separator, rest = name.partition("://")
+        return SplitResult(scheme.lower(), "", rest, "", "") if separator else SplitResult("", "", name, "", "")
+
+
 def _paths(name: str, suffixes: Collection[str]) -> list[Path]:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # unlike Path's, False for a name that no file can have
         return sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()) or [path]
-    if not path.exists() and glob.has_magic(name):
-        return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()] or [path]
+    if not os.path.exists(path) and glob.has_magic(name):
+        return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)] or [path]
     return [path]
 
 

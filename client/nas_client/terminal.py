@@ -119,11 +119,13 @@ def connect(
     shared_memory: bool | None = False,
 ) -> Detector:
     """A detector at the URL, or at that of the environment."""
+    given_by = "--url"
     if url is None:
-        url = os.environ.get("NAS_HTTP_URL" if protocol == "http" else "NAS_URL")
+        given_by = "NAS_HTTP_URL" if protocol == "http" else "NAS_URL"
+        url = os.environ.get(given_by)
     try:
         return Detector(
             url, model=model, protocol=protocol, timeout_s=timeout, retries=retries, shared_memory=shared_memory
         )
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
+        raise typer.BadParameter(str(error), param_hint=given_by) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import threading
 import time
@@ -41,6 +42,11 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "http": ("http", False),
     "https": ("http", True),
 }
+# A name, an IPv4 address or an IPv6 address in brackets; a port; for HTTP the path before Triton's own.
+_HOST_PORT = re.compile(
+    r"(?P<host>[\w.-]+|\[(?P<ipv6>[^\[\]/]+)\])(:(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~%/-]*)?"
+)
+_LAST_PORT = 65535
 
 
 class Address(NamedTuple):
@@ -55,19 +61,19 @@ class Address(NamedTuple):
         """`localhost:8001`, `grpc://...`, `grpcs://...`, `http://...` or `https://...`; gRPC without a scheme.
 
         Raises:
-            ValueError: if the scheme is another, or not the protocol's.
+            ValueError: if the scheme is another or not the protocol's, or what follows is no host and port.
         """
         if url is None:
             return cls(protocol or "grpc", DEFAULT_URLS[protocol or "grpc"])
         scheme, separator, rest = url.partition("://")
         if not separator:
-            return cls(protocol or "grpc", url.rstrip("/"))
+            return cls(protocol or "grpc", _host_port(url, url, protocol or "grpc"))
         if scheme not in _SCHEMES:
             raise ValueError(f"{url}: unknown scheme {scheme!r}; expected {', '.join(_SCHEMES)}")
         meant, tls = _SCHEMES[scheme]
         if protocol not in (None, meant):
             raise ValueError(f"{url}: the scheme means {_NAMES[meant]}, but the protocol given is {protocol}")
-        return cls(meant, rest.rstrip("/"), tls)
+        return cls(meant, _host_port(url, rest, meant), tls)
 
     def __str__(self) -> str:
         return f"{self.host_port} ({_NAMES[self.protocol]})"
@@ -303,6 +309,30 @@ class Transport:
             f"`docker compose up`, or give its address with --url; if this is its {_NAMES[other]} port, "
             f"add --protocol {other}."
         )
+
+
+def _host_port(url: str, text: str, protocol: Protocol) -> str:
+    """The text without a last slash; checked, as not every client library says what it cannot read."""
+    text = text.rstrip("/")
+    match = _HOST_PORT.fullmatch(text)
+    problem = ""
+    if match is None:
+        problem = "no host and port in it"
+    elif match["port"] and not 1 <= int(match["port"]) <= _LAST_PORT:
+        problem = f"port {match['port']} is not from 1 to {_LAST_PORT}"
+    elif match["path"] and protocol == "grpc":
+        problem = "gRPC takes no path"
+    else:
+        try:
+            if match["ipv6"]:
+                ipaddress.IPv6Address(match["ipv6"])
+            else:
+                match["host"].encode("idna")
+        except ValueError as error:
+            problem = f"no such host can be: {error}"
+    if problem:
+        raise ValueError(f"{url!r}: {problem}; expected host:port, as in {DEFAULT_URLS[protocol]} or [::1]:8001")
+    return text
 
 
 def admin_headers(address: Address) -> dict[str, str]:

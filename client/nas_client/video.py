@@ -18,10 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .sources import split_url
+
 SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp"}
 )
 _STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "srt")
+_CAMERA_DIGITS = 9  # more do not fit OpenCV's index
 _AHEAD = 8  # frames that are decoded before they are asked for
 _USUAL_FPS = 25.0
 _OPEN_TIMEOUT_MS = 10_000
@@ -44,7 +47,7 @@ class Frame:
 
 def is_video(name: str) -> bool:
     """Whether a name means a video file, a stream (rtsp://...) or a camera (0, /dev/video0) and no picture."""
-    parts = urlsplit(name)
+    parts = split_url(name)
     if parts.scheme in _STREAMS or _camera(name) is not None:
         return True
     return PurePosixPath(parts.path if parts.scheme in ("http", "https") else name).suffix.lower() in SUFFIXES
@@ -73,9 +76,15 @@ class Video:
     def __init__(self, name: str) -> None:
         self.name = name
         camera = _camera(name)
-        self.live = camera is not None or urlsplit(name).scheme in _STREAMS
-        if camera is None and not urlsplit(name).scheme and not Path(name).is_file():
+        scheme = split_url(name).scheme
+        self.live = camera is not None or scheme in _STREAMS
+        if camera is None and not scheme and not os.path.isfile(name):
             raise OSError("no such file")
+        if "://" in name:
+            try:
+                urlsplit(name).port  # noqa: B018  is looked at only then
+            except ValueError as error:
+                raise OSError(f"malformed URL: {error}; expected scheme://host:port/path") from None
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS]
         if camera is None:
             self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, timeouts)
@@ -221,7 +230,7 @@ class VideoFile:
 
 def _camera(name: str) -> int | None:
     """Number of a camera, or None if the name is of something else."""
-    if name.isdecimal() and not Path(name).exists():
-        return int(name)
+    if os.path.exists(name) and not name.startswith("/dev/video"):
+        return None
     number = name.removeprefix("/dev/video")
-    return int(number) if number != name and number.isdecimal() else None
+    return int(number) if number.isdecimal() and len(number) <= _CAMERA_DIGITS else None

@@ -6,7 +6,9 @@ set's own (1 to 90 for COCO), in the order of its class list.
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import cv2
 from nas_ensembles import images
 
+from . import checks
 from .errors import DatasetError
 
 _LISTED = 3  # examples in a message
@@ -116,7 +119,7 @@ def load(data: Path, pictures: Path | None = None, split: str = "val") -> Datase
     Raises:
         DatasetError: says what is wrong and where.
     """
-    if not data.is_file():
+    if not os.path.isfile(data):
         raise DatasetError(f"{data}: no such file. Give an Ultralytics YAML or a COCO instances JSON.")
     if data.suffix in (".yaml", ".yml"):
         return load_yolo(data, split)
@@ -139,18 +142,23 @@ def unlabelled(name: str, files: Sequence[Path], class_names: Sequence[str]) -> 
 
 
 def load_coco(path: Path, pictures: Path) -> Dataset:
-    """COCO instances JSON and the folder of its pictures."""
-    try:
-        truth = json.loads(path.read_text(encoding="utf-8"))
-        entries = sorted(truth["images"], key=lambda image: image["id"])
-        for category in truth["categories"]:
-            category["id"], category["name"]  # noqa: B018  what every reader needs
-        for box in truth["annotations"]:
-            box["image_id"], box["category_id"], box["bbox"]  # noqa: B018
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: is no COCO instances JSON: {type(error).__name__} {error}") from None
-    listed = tuple(Picture(entry["id"], pictures / entry["file_name"]) for entry in entries)
-    missing = [picture.path.name for picture in listed if not picture.path.is_file()]
+    """COCO instances JSON and the folder of its pictures.
+
+    Raises:
+        DatasetError: names the entry that is wrong, or the pictures that are not in the folder.
+    """
+    truth = checks.read_instances(path)
+    found = []
+    files = checks.inside(pictures, (entry["file_name"] for entry in truth["images"]))
+    for i, (entry, file) in enumerate(zip(truth["images"], files, strict=True)):
+        if file is None:
+            raise DatasetError(
+                f"{path}: images[{i}]: expected file_name inside {pictures}, got {reprlib.repr(entry['file_name'])}, "
+                f"which leads out of it. Give the folder that holds all pictures ({_FOLDER_OPTIONS})."
+            )
+        found.append(Picture(entry["id"], file))
+    listed = tuple(sorted(found, key=lambda picture: picture.id))
+    missing = [picture.path.name for picture in listed if not os.path.isfile(picture.path)]
     if missing:
         raise DatasetError(
             f"{pictures}: {len(missing)} of the {len(listed)} pictures of {path.name} are not there: {_some(missing)}. "
@@ -158,10 +166,12 @@ def load_coco(path: Path, pictures: Path) -> Dataset:
         )
     if not listed:
         raise DatasetError(f"{path}: names no pictures.")
-    annotations = [{"iscrowd": 0, "area": box["bbox"][2] * box["bbox"][3], **box} for box in truth["annotations"]]
-    for number, box in enumerate(annotations, 1):
+    for number, box in enumerate(truth["annotations"], 1):
         box["id"] = number  # 0 would count as unmatched
-    return Dataset(path.stem, listed, {**truth, "annotations": annotations})
+        box.setdefault("iscrowd", 0)
+        if "area" not in box:
+            box["area"] = box["bbox"][2] * box["bbox"][3]
+    return Dataset(path.stem, listed, truth)
 
 
 def load_yolo(path: Path, split: str = "val") -> Dataset:
@@ -170,12 +180,17 @@ def load_yolo(path: Path, split: str = "val") -> Dataset:
     Labels lie where Ultralytics puts them: `.../labels/x.txt` for `.../images/x.jpg`, lines of class, centre x,
     centre y, width and height as shares of the picture (or a polygon, whose box is taken). A picture without a label
     file, or with an empty one, has no objects.
+
+    Raises:
+        DatasetError: names the file and line that is wrong.
     """
     import yaml  # with the `val` extra only
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        content = None if node is None else loader.construct_document(node)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DatasetError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, Mapping) or "names" not in content or not content.get(split):
         splits = [key for key in ("train", "val", "test") if isinstance(content, Mapping) and content.get(key)]
@@ -183,11 +198,15 @@ def load_yolo(path: Path, split: str = "val") -> Dataset:
             f"{path}: expected an Ultralytics data set with names and {split}; it has the splits "
             f"{', '.join(splits) or 'none'}; nas-client val takes one of them with --split."
         )
-    names = content["names"]
-    by_id = dict(enumerate(names)) if isinstance(names, list) else {int(id): str(name) for id, name in names.items()}
-    root = _root(path, content.get("path"))
+    by_id = _names(path, content["names"], node)
     sources = content[split] if isinstance(content[split], list) else [content[split]]
-    files = [file for source in sources for file in _files(path, root, str(source))]
+    for source in sources:
+        if not isinstance(source, str):
+            raise DatasetError(
+                f"{path}: expected {split} to be a folder, a text file or a list of them, got {reprlib.repr(source)}."
+            )
+    root = _root(path, content.get("path"))
+    files = [file for source in sources for file in _files(path, root, source)]
     if not files:
         raise DatasetError(f"{path}: no pictures in {', '.join(map(str, sources))} under {root}.")
     entries: list[dict[str, Any]] = []
@@ -214,29 +233,75 @@ def load_yolo(path: Path, split: str = "val") -> Dataset:
     return Dataset(path.stem, tuple(Picture(id, file) for id, file in enumerate(files, 1)), truth)
 
 
+def _names(path: Path, names: Any, node: Any) -> dict[int, str]:
+    """Class names by id, in their order.
+
+    Args:
+        path: of the YAML.
+        names: as it has them.
+        node: of the whole YAML, in which a key may be written twice.
+    """
+    listed = list(enumerate(names)) if isinstance(names, list) else list(getattr(names, "items", list)())
+    by_id: dict[int, str] = {}
+    for id, name in listed:
+        if not re.fullmatch("[0-9]{1,9}", str(id)) or not (checks.is_text(name) or isinstance(name, int | float)):
+            raise DatasetError(
+                f"{path}: names: expected a name for each number, got {reprlib.repr(id)}: {reprlib.repr(name)}."
+            )
+        by_id[int(id)] = str(name)
+    written = next(value for key, value in reversed(node.value) if key.value == "names").value
+    if not by_id or len(written) != len(by_id):
+        raise DatasetError(
+            f"{path}: names: expected a list, or one name for each number, got {len(written)} for {len(by_id)} numbers."
+        )
+    return by_id
+
+
 def _root(path: Path, given: Any) -> Path:
     """Where relative paths of the YAML start: beside it, else in the working folder."""
     if given is None:
         return path.parent
-    root = Path(str(given)).expanduser()
-    return root if root.is_absolute() or not (path.parent / root).is_dir() else path.parent / root
+    if not isinstance(given, str):
+        raise DatasetError(f"{path}: expected path to be a folder, got {reprlib.repr(given)}.")
+    root = Path(os.path.expanduser(given))
+    return root if root.is_absolute() or not os.path.isdir(path.parent / root) else path.parent / root
 
 
 def _files(path: Path, root: Path, source: str) -> list[Path]:
     """Pictures of a folder or of a text file that lists them."""
     place = root / source  # an absolute source stays as it is
-    if place.is_dir():
+    if os.path.isdir(place):
         return sorted(file for file in place.rglob("*") if file.suffix.lower() in images.SUFFIXES)
-    if place.is_file() and place.suffix == ".txt":
-        lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
-        files = [place.parent / line if line.startswith("./") else root / line for line in lines]
-        missing = [str(file) for file in files if not file.is_file()]
+    if os.path.isfile(place) and place.suffix == ".txt":
+        files = []
+        for number, line in enumerate(_lines(place), 1):
+            if not line:
+                continue
+            named = os.path.abspath((place.parent if line.startswith("./") else root) / line)
+            # The list may lie outside of the root, with its pictures.
+            file = next(
+                (file for folder in (root, place.parent) for file in checks.inside(folder, [named]) if file), None
+            )
+            if file is None:
+                raise DatasetError(
+                    f"{place}:{number}: expected a picture inside {root}, got {reprlib.repr(line)}, which leads out of "
+                    "it. Give the folder that holds all pictures as the YAML's path."
+                )
+            files.append(file)
+        missing = [str(file) for file in files if not os.path.isfile(file)]
         if missing:
             raise DatasetError(
                 f"{place}: {len(missing)} of {len(files)} listed pictures are not there: {_some(missing)}."
             )
         return files
     raise DatasetError(f"{path}: {place} is neither a folder of pictures nor a text file that lists them.")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read as text: {error}") from None
 
 
 def _size(file: Path) -> tuple[int, int]:
@@ -257,13 +322,15 @@ def _labels(file: Path, names: Mapping[int, str], width: int, height: int) -> li
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(_lines(path), 1):
+        if not line:
             continue
         try:
             label, *values = line.split()
             category, numbers = int(float(label)), [float(value) for value in values]
             if category not in names or len(numbers) < 4 or (len(numbers) > 4 and len(numbers) % 2):
+                raise ValueError
+            if not all(-1 <= number <= 2 for number in numbers):  # not so NaN
                 raise ValueError
             if len(numbers) == 4:
                 x, y, w, h = numbers
@@ -273,10 +340,10 @@ def _labels(file: Path, names: Mapping[int, str], width: int, height: int) -> li
                 left, top, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
             if not (0 <= w <= 1.01 and 0 <= h <= 1.01):
                 raise ValueError
-        except ValueError:
+        except (ValueError, OverflowError):
             raise DatasetError(
                 f"{path}:{number}: expected a class from 0 to {max(names)} and a box or polygon in shares of the "
-                f"picture, got {line.strip()[:60]!r}"
+                f"picture, got {line[:60]!r}"
             ) from None
         found.append((category, [left * width, top * height, w * width, h * height]))
     return found

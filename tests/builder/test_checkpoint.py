@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import copy
+import io
+import json
 import pickle
+import re
+import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from conftest import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO
 from nas_build import checkpoint, network, processing
 from nas_build.checkpoint import Checkpoint
-from nas_build.errors import CheckpointError
+from nas_build.errors import CheckpointError, ProcessingError
 from nas_build.network import YoloNAS
 
 
@@ -216,6 +224,169 @@ def test_values_that_are_not_finite(weights: dict[str, torch.Tensor], tmp_path: 
 def test_wrong_number_of_class_names(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({"net": weights, "processing_params": {**CUSTOM_PROCESSING}}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="3 class names saved beside a network of 80 classes"):
+        checkpoint.load(tmp_path / "x.pth")
+
+
+CLASS_LOGITS = "heads.head1.cls_pred.weight"
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_a_network_of_no_classes(name: str, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    none = {key: value[:0].clone() if ".cls_pred." in key else value for key, value in weights.items()}
+    (safetensors.torch.save_file if name.endswith("s") else torch.save)(none, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"cls_pred.weight has shape \(0, 64, 1, 1\); expected \(1 class or more"):
+        checkpoint.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"class_names": "[" * 100_000}, "damaged: maximum recursion depth exceeded"),
+        ({"processing_params": '{"a":' * 100_000}, "damaged: maximum recursion depth exceeded"),
+        ({"class_names": "[" * 100}, "damaged: Expecting value"),
+        ({"class_names": "80"}, "expected class_names to be a list of strings, got int"),
+        ({"class_names": '{"0": "bolt"}'}, "expected class_names to be a list of strings, got a dict with 0"),
+        ({"class_names": "[[]]"}, "expected class_names to be a list of strings, got list"),
+        ({"class_names": json.dumps(["\ud800"] * 80)}, "UnicodeEncodeError"),
+        ({"processing_params": "[]"}, "expected processing_params to be a dict, got list"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_hostile_metadata(
+    metadata: dict[str, str], message: str, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    safetensors.torch.save_file(weights, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(tmp_path / "x.safetensors")
+    assert str(caught.value).startswith(f"{tmp_path}/x.safetensors: ") and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ['{"a":' * 100_000, "[" * 100_000, "[]", '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}'],
+    ids=lambda value: value[:12],
+)
+def test_hostile_headers(header: str, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
+    with pytest.raises(CheckpointError, match="x.safetensors: not a safetensors file, or damaged: "):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("arguments", [{"mean": "x", "std": [1, 1, 1]}, {"mean": [0, 0, 0], "std": {}}])
+def test_processing_of_nonsense(arguments: dict[str, object]) -> None:
+    with pytest.raises(ProcessingError, match="cannot be read: .*Error: .*--processing coco"):
+        processing.compile_processing({"image_processor": {"NormalizeImage": arguments}})
+
+
+def test_processing_nested_deeply() -> None:
+    steps: object = {"ImagePermute": {}}
+    for _ in range(2000):
+        steps = {"ComposeProcessing": {"processings": [steps]}}
+    with pytest.raises(ProcessingError, match="cannot be read: RecursionError"):
+        processing.compile_processing({"image_processor": steps})
+
+
+def test_a_module_that_holds_itself(tmp_path: Path) -> None:
+    module = torch.nn.Module()
+    module._modules["again"] = module
+    torch.save({"net": module}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="x.pth: damaged, or no YOLO-NAS checkpoint: RecursionError"):
+        checkpoint.load(tmp_path / "x.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    """torch.load would hand it to the interpreter of TorchScript."""
+    module = torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+    torch.jit.save(module, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="x.pt: is a TorchScript program; expected weights"):
+        checkpoint.load(tmp_path / "x.pt")
+
+
+def test_a_tar_archive_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.pth", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+    with pytest.raises(CheckpointError, match="x.pth: is a tar archive"):
+        checkpoint.load(tmp_path / "x.pth")
+
+
+def test_a_checkpoint_that_was_zipped_again(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "stored.pth")
+    with zipfile.ZipFile(tmp_path / "stored.pth") as stored:
+        with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as deflated:
+            for entry in stored.namelist():
+                deflated.writestr(entry, stored.read(entry))
+    assert same(checkpoint.load(tmp_path / "x.pth"), weights)
+
+
+BOMB_BYTES = 256 * 2**20
+PEAK_CODE = """
+import resource, sys
+from pathlib import Path
+from nas_build import checkpoint
+from nas_build.errors import CheckpointError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    checkpoint.load(Path(sys.argv[1]))
+except CheckpointError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+def zip_bomb(kind: str, path: Path) -> None:
+    """A checkpoint of few bytes, of which one entry becomes `BOMB_BYTES`."""
+    whole = io.BytesIO()
+    torch.save({"net": {CLASS_LOGITS: torch.zeros(2**18)}}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as target:
+        names = source.namelist()
+        folder = names[0].partition("/")[0]
+        grown = {"storage": "data/0", "size that is wrong": "data/0", "pickle": "data.pkl", "not used": "data/1"}
+        for name in [*names, f"{folder}/data/1"]:
+            content = source.read(name) if name in names else b""
+            method = zipfile.ZIP_STORED if kind == "one entry as many" else zipfile.ZIP_DEFLATED
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            with target.open(info, "w") as file:
+                file.write(content)
+                if name == f"{folder}/{grown.get(kind)}":
+                    for _ in range(BOMB_BYTES // 2**20):
+                        file.write(bytes(2**20))
+            if kind == "one entry as many" and name.endswith("data/0"):
+                for number in range(2, 2 + BOMB_BYTES // len(content)):
+                    again = copy.copy(target.filelist[-1])
+                    again.filename = again.orig_filename = f"{folder}/data/{number}"
+                    target.filelist.append(again)
+    if kind == "size that is wrong":
+        data = path.read_bytes()
+        (size,) = {info.file_size for info in zipfile.ZipFile(path).infolist() if info.filename.endswith("data/0")}
+        path.write_bytes(data.replace(struct.pack("<I", size), struct.pack("<I", 2**20)))
+
+
+@pytest.mark.parametrize("kind", ["storage", "pickle", "not used", "one entry as many", "size that is wrong"])
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(kind: str, tmp_path: Path) -> None:
+    zip_bomb(kind, tmp_path / "x.pth")
+    assert (tmp_path / "x.pth").stat().st_size < BOMB_BYTES // 32
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{PEAK_CODE}", str(tmp_path / "x.pth")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    peak_kib, message = done.stdout.split(" ", 1)
+    assert int(peak_kib) < BOMB_BYTES // 1024 // 8
+    # A size that is too small only cuts what is unpacked.
+    expected = "not YOLO-NAS S, M or L" if kind == "size that is wrong" else "refused: its [0-9]+ bytes would become"
+    assert re.search(f"x.pth: {expected}", message)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_view_that_claims_more_than_the_file_holds(
+    zipped: bool, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    huge = {key: value[:1].expand(10**9, *value.shape[1:]) for key, value in weights.items() if ".cls_pred." in key}
+    torch.save({**weights, **huge}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="x.pth: refused: it has .* bytes, but its weights claim to be"):
         checkpoint.load(tmp_path / "x.pth")
 
 

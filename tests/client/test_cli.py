@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import PICTURES, SAMPLES
-from nas_client.video import VideoFile
+from nas_client import sources
+from nas_client.video import Video, VideoFile, is_video
 from nas_serve import Server
 
 CLIENT = Path(sys.executable).parent / "nas-client"
@@ -167,6 +169,58 @@ def test_models(run: Run) -> None:
 def test_messages(arguments: list[str], code: int, message: str, run: Run) -> None:
     _, errors = run(*arguments, code=code)
     assert message in errors.replace("│ ", "")
+
+
+@pytest.mark.parametrize("given_by", ["--url", "NAS_URL", "NAS_HTTP_URL"])
+@pytest.mark.parametrize("url", ["http://[::1", "http://localhost:99999", "http://localhost:abc", ""])
+def test_a_malformed_address_is_one_message(given_by: str, url: str, tmp_path: Path) -> None:
+    option = {"--url": ["--url", url], "NAS_URL": [], "NAS_HTTP_URL": ["--protocol", "http"]}[given_by]
+    result = subprocess.run(
+        [str(CLIENT), "detect", "x.jpg", *option],
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ | {given_by: url, "COLUMNS": "200"},
+        timeout=60,
+        check=False,
+    )
+    errors = result.stderr.decode()
+    assert result.returncode == 2 and "Traceback" not in errors
+    assert f"Invalid value for {given_by}: {url!r}: " in errors and "expected host:port" in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("http://[::1/x.jpg", "cannot download: Invalid port"),
+        ("http://localhost:abc/x.jpg", "cannot download: Invalid port: 'abc'"),
+        ("http:///x.jpg", "cannot download: Request URL is missing"),
+        ("http://a..b/x.jpg", "cannot download: encoding with 'idna' codec failed"),
+        ("http://xn--a/x.jpg", "cannot download: Codepoint"),
+        ("http://[::1/x.mp4", "malformed URL: Invalid IPv6 URL; expected scheme://host:port/path"),
+        ("rtsp://localhost:99999/x", "malformed URL: Port out of range 0-65535"),
+        ("//[x/y.jpg", "no such file"),
+        ("//[x/y.mp4", "no such file"),
+        ("~nobody_of_this_name/x.jpg", "no such file"),
+        pytest.param("x" * 300 + ".jpg", "file name too long", id="a long name"),
+        pytest.param("9" * 5000, "file name too long", id="a camera of 5000 digits"),
+        ("/dev/video99999999999", "no such file"),
+    ],
+)
+def test_a_source_that_cannot_be_is_an_error_of_its_own(name: str, message: str) -> None:
+    before, source, after = sources.expand([str(PICTURES[0]), name, str(PICTURES[1])])
+    assert source.name == name and before.read() and after.read()
+    with pytest.raises(OSError, match="^" + re.escape(message)):
+        if is_video(source.name):
+            Video(source.name)
+        else:
+            source.read()
+
+
+def test_malformed_urls_leave_the_other_sources(detect: partial) -> None:
+    malformed = ("http://[::1/x.jpg", "http://localhost:abc/x.jpg", "rtsp://[::1/x")
+    out, errors = detect(malformed[0], PICTURES[0], *malformed[1:], PICTURES[1], "--format", "jsonl", code=1)
+    assert [json.loads(line)["source"] for line in out.splitlines()] == [str(path) for path in PICTURES[:2]]
+    assert all(f"error: {url}: " in errors for url in malformed) and "3 of 5 sources failed" in errors
 
 
 def test_what_is_answered_before_ctrl_c_is_kept(run: Run, tmp_path: Path) -> None:

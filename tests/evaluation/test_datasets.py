@@ -61,7 +61,14 @@ def test_every_way_to_write_a_path(kind: str, folder: Path, monkeypatch: pytest.
     assert len(dataset.truth["annotations"]) == (6 if kind == "list" else 3)
 
 
-@pytest.mark.parametrize("line", ["2 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "x 1 1 1 1", "0 50 50 20 20", "0 0 0 1 1 1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("2 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "x 1 1 1 1", "0 50 50 20 20", "0 0 0 1 1 1"),
+        *("0 nan 0.5 0.1 0.1", "0 0.5 0.5 nan 0.1", "0 0.5 -inf 0.1 0.1", "0 0.5 0.5 -0.1 0.1", "0 1e308 0.5 0.1 0.1"),
+        *("inf 0.5 0.5 0.1 0.1", "nan 0.5 0.5 0.1 0.1", "0 0.1 0.2 nan 0.2 0.5 0.8"),
+    ],
+)
 def test_a_bad_label_is_named(line: str, folder: Path) -> None:
     path = folder / "labels/val/bus.txt"
     path.write_text(f"0 0.5 0.5 0.2 0.1\n{line}\n")
@@ -78,12 +85,77 @@ def test_a_bad_label_is_named(line: str, folder: Path) -> None:
         ({"val": "nowhere"}, "nowhere is neither a folder of pictures nor a text file"),
         ({"val": "labels"}, "no pictures in labels"),
         ({"val": "missing.txt"}, "1 of 1 listed pictures are not there: .*gone.jpg"),
+        ({"val": ["images/val", ["x"]]}, "expected val to be a folder, a text file or a list of them, got .'x'."),
+        ({"val": "x" * 300}, "neither a folder of pictures nor a text file"),
+        ({"path": ["x"]}, "expected path to be a folder, got .'x'."),
+        ({"path": "~nobody_of_this_name"}, "neither a folder of pictures nor a text file"),
+        ({"names": "bolt"}, "names: expected a list, or one name for each number"),
+        ({"names": {"x": "bolt"}}, "names: expected a name for each number, got 'x': 'bolt'"),
+        ({"names": {-1: "bolt"}}, "names: expected a name for each number, got -1: 'bolt'"),
+        ({"names": {0: "bolt", "0": "nut"}}, "names: .*got 2 for 1 numbers"),
+        ({"names": [["bolt"]]}, "names: expected a name for each number, got 0: .'bolt'."),
+        ({"names": ["\ud800"]}, "names: expected a name for each number, got 0: "),
     ],
 )
 def test_a_yaml_that_does_not_fit(content: dict[str, object], message: str, folder: Path) -> None:
     (folder / "missing.txt").write_text("images/val/gone.jpg\n")
     with pytest.raises(DatasetError, match=message):
         datasets.load(write(folder, **content))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: {0: bolt, 0: nut}\nval: images/val\n", "names: .*got 2 for 1 numbers"),
+        ("[" * 100_000, "cannot be read as YAML: maximum recursion depth exceeded"),
+        ("names: [bolt]\nval: images/val\nx: " + "1" * 5000, "cannot be read as YAML: Exceeds the limit"),
+        ("", "expected an Ultralytics data set"),
+        ("names: &a [x]\nval: [&b [*a, *a], *b]\n", "expected val to be a folder"),
+    ],
+    ids=["a number twice", "nested deeply", "a long number", "empty", "aliases"],
+)
+def test_a_hostile_yaml(text: str, message: str, folder: Path) -> None:
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(DatasetError, match=message) as caught:
+        datasets.load(folder / "data.yaml")
+    assert str(caught.value).startswith(f"{folder}/data.yaml: ")
+
+
+def test_text_that_is_none_is_named(folder: Path) -> None:
+    (folder / "labels/val/bus.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match="labels/val/bus.txt: cannot be read as text: "):
+        datasets.load(write(folder))
+    (folder / "val.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match="val.txt: cannot be read as text: "):
+        datasets.load(write(folder, val="val.txt"))
+
+
+@pytest.mark.parametrize("line", ["../out.jpg", "./../out.jpg", "images/../../out.jpg", "ABSOLUTE/out.jpg", ".."])
+def test_a_list_does_not_lead_out_of_the_data_set(line: str, folder: Path) -> None:
+    shutil.copy(SAMPLES / "bus.jpg", folder.parent / "out.jpg")
+    line = line.replace("ABSOLUTE", str(folder.parent))
+    (folder / "val.txt").write_text(f"images/val/bus.jpg\n\n{line}\n")
+    with pytest.raises(DatasetError) as caught:
+        datasets.load(write(folder, path=".", val="val.txt"))
+    assert str(caught.value).startswith(f"{folder}/val.txt:3: expected a picture inside {folder}, got ")
+    assert "leads out of it" in str(caught.value)
+
+
+def test_a_list_may_name_what_is_inside_in_every_way(folder: Path) -> None:
+    """Absolute, through a symbolic link, with .. that stays inside, and below the folder of the list itself."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(SAMPLES / "coffee.png", elsewhere)
+    (folder / "images/linked").symlink_to(elsewhere)
+    (folder / "images/val.txt").write_text(
+        f"{folder}/images/val/bus.jpg\nimages/linked/coffee.png\nlabels/../images/val/chelsea.png\n"
+        "./val/astronaut.png\n./../images/val/bus.jpg\n"
+    )
+    (elsewhere / "list.txt").write_text(f"./coffee.png\n{elsewhere}/coffee.png\nimages/val/bus.jpg\n")
+    dataset = datasets.load(write(folder, val=["images/val.txt", f"{elsewhere}/list.txt"]))
+    names = ["bus.jpg", "coffee.png", "chelsea.png", "astronaut.png", "bus.jpg", "coffee.png", "coffee.png", "bus.jpg"]
+    assert [picture.path.name for picture in dataset.pictures] == names
+    assert [box["image_id"] for box in dataset.truth["annotations"]] == [1, 1, 4, 5, 5, 8, 8]
 
 
 def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
@@ -144,7 +216,13 @@ def test_classes_the_model_lacks_are_refused_or_left_out(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("{", "is no COCO instances JSON"),
-        ('{"images": []}', "is no COCO instances JSON: KeyError"),
+        ("[]", "is no COCO instances JSON: expected an object with the lists images, .*, got list"),
+        ("[" * 100_000, "is no COCO instances JSON: RecursionError"),
+        ('{"images": []}', "is no COCO instances JSON: .* got dict without annotations, categories"),
+        (
+            '{"images": {}, "annotations": [], "categories": []}',
+            "is no COCO instances JSON: .* got dict without images",
+        ),
         ('{"images": [], "annotations": [], "categories": []}', "names no pictures"),
         (
             '{"images": [{"id": 1, "file_name": "gone.jpg"}], "annotations": [], "categories": []}',
@@ -156,6 +234,99 @@ def test_a_json_that_does_not_fit(text: str, message: str, tmp_path: Path) -> No
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
         datasets.load(tmp_path / "x.json", SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "message"),
+    [
+        *(
+            ("annotations[1]", {"bbox": box}, "expected bbox to be [left, top, width, height], numbers of pixels")
+            for box in (
+                ["1", 2, 3, 4],
+                "1234",
+                [1, 2, 3],
+                [1, 2, 3, 4, 5],
+                [],
+                [[], 2, 3, 4],
+                [True, 2, 3, 4],
+                [1, 2, None, 4],
+                [float("nan"), 2, 3, 4],
+                [1, 2, float("nan"), 4],
+                [1, float("-inf"), 3, 4],
+                [1, 2, 3, float("inf")],
+                [1, 2, -3, 4],
+                [1, 2, 3, -1e-9],
+                [1, 2, 3, 10**400],
+                {"0": 1},
+            )
+        ),
+        ("annotations[1]", {"bbox": ...}, "expected bbox to be [left, top, width, height]"),
+        ("annotations[1]", {"image_id": [1]}, "expected image_id to be an integer, got [1]"),
+        ("annotations[1]", {"category_id": "1"}, "expected category_id to be an integer, got '1'"),
+        ("annotations[1]", {"area": float("nan")}, "expected area to be a number that is not negative, got nan"),
+        ("annotations[1]", {"iscrowd": "no"}, "expected iscrowd to be 0 or 1, got 'no'"),
+        ("annotations[1]", {"id": 0}, "expected id to be its own, got 0, that of annotations[0]"),
+        ("images[3]", {"id": 11}, "expected id to be its own, got 11, that of images[1]"),
+        ("images[3]", {"id": "13"}, "expected id to be an integer, got '13'"),
+        ("images[3]", {"id": 2**63}, "expected id to be an integer, got 9223372036854775808"),
+        ("images[3]", {"file_name": ...}, "expected file_name to be a string, got none"),
+        ("images[3]", {"file_name": "\ud800"}, "expected file_name to be a string, got "),
+        ("categories[1]", {"id": 5}, "expected id to be its own, got 5, that of categories[0]"),
+        ("categories[1]", {"name": 7}, "expected name to be a string, got 7"),
+    ],
+)
+def test_a_bad_entry_is_named(where: str, changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = coco(tmp_path, [(5, "nut"), (7, "bolt")])
+    content = json.loads(path.read_text())
+    name, _, index = where.rstrip("]").partition("[")
+    entry = {**content[name][int(index)], **changes}
+    content[name][int(index)] = {key: value for key, value in entry.items() if value is not ...}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError) as caught:
+        datasets.load(path, SAMPLES)
+    assert str(caught.value).startswith(f"{path}: {where}: {message}")
+    content[name][int(index)] = None
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError) as caught:
+        datasets.load(path, SAMPLES)
+    assert str(caught.value) == f"{path}: {where}: expected an object, got None."
+
+
+@pytest.mark.parametrize(
+    ("file_name", "allowed"),
+    [
+        ("../out.jpg", False),
+        ("deep/../../out.jpg", False),
+        ("OUTSIDE/out.jpg", False),
+        ("OUTSIDE/pictures_too/out.jpg", False),
+        ("..", False),
+        ("deep/link.jpg", True),
+        ("linked/out.jpg", True),
+        ("deep/../deep/link.jpg", True),
+        ("../pictures/deep/link.jpg", True),
+        ("INSIDE/deep/link.jpg", True),
+    ],
+)
+def test_file_names_stay_in_the_folder_of_the_pictures(file_name: str, allowed: bool, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for folder in (pictures / "deep", tmp_path / "pictures_too"):
+        folder.mkdir(parents=True)
+    for file in (tmp_path / "out.jpg", tmp_path / "pictures_too" / "out.jpg"):
+        shutil.copy(SAMPLES / "bus.jpg", file)
+    (pictures / "deep" / "link.jpg").symlink_to(tmp_path / "out.jpg")
+    (pictures / "linked").symlink_to(tmp_path)
+    file_name = file_name.replace("OUTSIDE", str(tmp_path)).replace("INSIDE", str(pictures))
+    path = coco(tmp_path, [(5, "nut")])
+    content = json.loads(path.read_text()) | {"images": [{"id": 10, "file_name": file_name}]}
+    path.write_text(json.dumps(content))
+    if allowed:
+        (picture,) = datasets.load(path, pictures).pictures
+        assert picture.path.read_bytes() == (SAMPLES / "bus.jpg").read_bytes()
+        return
+    with pytest.raises(DatasetError) as caught:
+        datasets.load(path, pictures)
+    assert str(caught.value).startswith(f"{path}: images[0]: expected file_name inside {pictures}, got ")
+    assert "leads out of it" in str(caught.value)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
