@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import stat
@@ -176,6 +177,51 @@ def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tu
     assert answered_since is not None and answered_since - began < BACK_S, said
     assert httpx.get(f"http://{server.http_url}/v2/health/ready").status_code == 200
     assert [line.partition(":")[0] for line in said[before:]] == ["restarting", "Triton is ready again"]
+
+
+@pytest.mark.parametrize("command", ["detect", "val"])
+def test_clients_survive_a_restart(command: str, survivor: tuple[Server, list[str]], tmp_path: Path) -> None:
+    """Every picture is answered once; what was sent again is counted."""
+    server, _ = survivor
+    names = [f"{i}.jpg" for i in range(150)]
+    for name in names:
+        shutil.copy(BUS, tmp_path / name)
+    truth = {
+        "images": [{"id": i, "file_name": name, "width": 810, "height": 1080} for i, name in enumerate(names)],
+        "categories": [{"id": 6, "name": "bus"}],
+        "annotations": [
+            {"id": i + 1, "image_id": i, "category_id": 6, "bbox": [11, 231, 794, 525], "area": 416850, "iscrowd": 0}
+            for i in range(len(names))
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    arguments = {
+        "detect": [str(tmp_path), "--format", "jsonl"],
+        "val": ["--data", str(tmp_path / "truth.json"), "--images", str(tmp_path), "--json", "--no-resume"],
+    }[command]
+    client = [str(BIN / "nas-client"), command, *arguments, "--model", NAME, "--url", server.grpc_url]
+    with subprocess.Popen(client, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        engine = f"http://{server.http_url}/v2/models/{NAME}_postprocess/stats"
+        before = _count(engine)
+        while _count(engine) < before + 20:
+            assert process.poll() is None
+            time.sleep(0.05)
+        kill_triton(server)
+        out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert re.search(r"^\d+ requests were sent again", errors, re.MULTILINE), errors
+    if command == "detect":
+        assert [json.loads(line)["source"] for line in out.splitlines()] == sorted(
+            str(tmp_path / name) for name in names
+        )
+    else:
+        report = json.loads(out)
+        assert report["pictures"] == 150 and report["failed"] == 0 and report["retried"] > 0
+        assert report["models"][0]["map_50"] > 0.9
+
+
+def _count(url: str) -> int:
+    return int(httpx.get(url).json()["model_stats"][0]["inference_stats"]["success"]["count"])
 
 
 def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
