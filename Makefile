@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check chaos bench sweep video memory results clean
+.PHONY: help quickstart test check chaos sbom bench sweep video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ check: $(STAMP)  ## Lint, format and types
 chaos: $(STAMP)  ## An hour and 100,000 requests, good and hostile, while processes of the server are killed
 	test -d model_repository/$(DEMO) || $(BIN)/nas-build --weights demo --variant s --precision int8 --target openvino
 	$(BIN)/python tests/chaos/chaos.py --seconds 3600 --requests 100000
+
+sbom: $(STAMP)  ## Write a software bill of materials of the environment to sbom.cdx.json
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json
 
 bench: $(STAMP)  ## Measure latency, throughput and memory beside what people use instead, in one run
 	$(BIN)/python benchmarks/side_by_side.py --json benchmarks/side_by_side.json --plot benchmarks/side_by_side.png

@@ -107,7 +107,8 @@ class Front:
         apis = f"{','.join(_TRITON_APIS)}:{TRITON_HEADER}={key}"
         addresses = (f"--{service}-address={_LOOPBACK}" for service in self.triton_ports)
         ports = (f"--{service}-port={port}" for service, port in self.triton_ports.items())
-        return [f"--http-restricted-api={apis}", f"--grpc-restricted-protocol={apis}", *addresses, *ports]
+        clouds = ("--allow-sagemaker=false", "--allow-vertex-ai=false")
+        return [f"--http-restricted-api={apis}", f"--grpc-restricted-protocol={apis}", *clouds, *addresses, *ports]
 
     def config(self) -> dict[str, Any]:
         """Envoy's bootstrap."""
