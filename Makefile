@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check chaos sbom bench sweep video memory results clean
+.PHONY: help quickstart test check chaos fuzz sbom bench sweep video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,11 @@ chaos: $(STAMP)  ## An hour and 100,000 requests, good and hostile, while proces
 
 sbom: $(STAMP)  ## Write a software bill of materials of the environment to sbom.cdx.json
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json
+
+fuzz: $(STAMP)  ## Fuzz the readers of what strangers send, a minute each
+	$(BIN)/python -m pip install --quiet --only-binary :all: 'atheris>=3' # has no wheel for Python 3.10
+	failed=0; for target in tests/fuzz/corpus/*; do \
+		$(BIN)/python tests/fuzz/fuzz.py "$${target##*/}" --seconds 60 || failed=1; done; exit $$failed
 
 bench: $(STAMP)  ## Measure latency, throughput and memory beside what people use instead, in one run
 	$(BIN)/python benchmarks/side_by_side.py --json benchmarks/side_by_side.json --plot benchmarks/side_by_side.png

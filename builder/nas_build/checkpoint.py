@@ -23,6 +23,10 @@ _CLASS_LOGITS = "heads.head1.cls_pred.weight"
 _VARIANT_OF_WIDTH: dict[int, Variant] = {arch.head_inter[0]: variant for variant, arch in ARCHITECTURES.items()}
 # In the order of preference: the averaged weights are the ones that were validated.
 _WEIGHTS_KEYS = ("ema_net", "ema", "net", "model", "state_dict")
+# Far more than networks have: a few bytes can say that modules hold each other.
+_MOST_PARTS = 20_000  # modules and tensors
+_LONGEST_PREFIX = 1000
+_DEEPEST_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,9 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     outer = saved if isinstance(saved, dict) else {}
     for candidate in (*(outer[key] for key in _WEIGHTS_KEYS if key in outer), saved):
         module = candidate if isinstance(candidate, unpickle.Inert) else None
-        tensors = _module_tensors(module) if module else _tensors(candidate)
+        tensors = _module_tensors(path, module) if module else _tensors(candidate)
         if tensors:
-            return tensors, _metadata(outer, module)
+            return tensors, _metadata(path, outer, module)
     raise CheckpointError(
         f"{path}: no weights found; expected a super-gradients checkpoint (a dict with 'net' or 'ema_net'), a pickled "
         f"module or a state dict, got {_describe(saved)}."
@@ -147,44 +151,54 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
 
 
-def _module_tensors(module: Any, prefix: str = "") -> dict[str, Tensor]:
+def _module_tensors(path: Path, module: unpickle.Inert) -> dict[str, Tensor]:
     """State dict of a pickled torch module, from the attributes every torch.nn.Module keeps."""
-    attributes = vars(module)
-    tensors = {
-        prefix + name: tensor.detach()
-        for group in ("_parameters", "_buffers")
-        for name, tensor in (attributes.get(group) or {}).items()
-        if isinstance(tensor, Tensor) and name not in (attributes.get("_non_persistent_buffers_set") or ())
-    }
-    for name, child in (attributes.get("_modules") or {}).items():
-        if isinstance(child, unpickle.Inert):
-            tensors |= _module_tensors(child, f"{prefix}{name}.")
+    tensors: dict[str, Tensor] = {}
+    waiting, count = [("", module)], 0
+    while waiting:
+        prefix, current = waiting.pop()
+        count += 1
+        if count + len(waiting) + len(tensors) > _MOST_PARTS or len(prefix) > _LONGEST_PREFIX:
+            raise CheckpointError(f"{path}: holds more than {_MOST_PARTS} modules and tensors, or one inside itself.")
+        attributes = vars(current)
+        unsaved = attributes.get("_non_persistent_buffers_set")
+        for group in ("_parameters", "_buffers"):
+            for name, tensor in _tensors(attributes.get(group)).items():
+                if not (isinstance(unsaved, set) and name in unsaved):
+                    tensors[prefix + name] = tensor.detach()
+        children = attributes.get("_modules")
+        for name, child in children.items() if isinstance(children, Mapping) else ():
+            if isinstance(child, unpickle.Inert):
+                waiting.append((f"{prefix}{name}.", child))
     return tensors
 
 
-def _metadata(outer: Mapping[str, Any], module: unpickle.Inert | None) -> dict[str, Any]:
+def _metadata(path: Path, outer: Mapping[str, Any], module: unpickle.Inert | None) -> dict[str, Any]:
     """Class names and processing, from a trainer's dict or from a pickled module's attributes."""
     params = outer.get("processing_params")
     if isinstance(params, Mapping):
         return {"class_names": params.get("class_names"), "processing_params": params}
     attributes = vars(module) if module else {}
     metadata: dict[str, Any] = {"class_names": attributes.get("_class_names")}
-    if processor := attributes.get("_image_processor"):
+    processor = attributes.get("_image_processor")
+    if isinstance(processor, unpickle.Inert | Mapping):
         metadata["processing_params"] = {
-            "image_processor": _plain_step(processor),
+            "image_processor": _plain_step(path, processor),
             "iou": attributes.get("_default_nms_iou"),
             "conf": attributes.get("_default_nms_conf"),
         }
     return metadata
 
 
-def _plain_step(step: Any) -> Any:
+def _plain_step(path: Path, step: Any, depth: int = 0) -> Any:
     """A pickled processing object in the form the trainer's dict has: {class name: attributes}."""
     if not isinstance(step, unpickle.Inert):
         return step
+    if depth > _DEEPEST_STEP:
+        raise CheckpointError(f"{path}: its processing has steps more than {_DEEPEST_STEP} deep, or one inside itself.")
     attributes = {key: value for key, value in vars(step).items() if key != "arguments"}
     if isinstance(children := attributes.get("processings"), list | tuple):
-        attributes["processings"] = [_plain_step(child) for child in children]
+        attributes["processings"] = [_plain_step(path, child, depth + 1) for child in children]
     return {step.class_name: attributes}
 
 
@@ -274,4 +288,4 @@ def _some(keys: list[str]) -> str:
 def _describe(saved: Any) -> str:
     if isinstance(saved, Mapping):
         return f"a dict with {_some([str(key) for key in saved])}" if saved else "an empty dict"
-    return saved.qualified_name if isinstance(saved, unpickle.Inert) else type(saved).__name__
+    return type(saved).qualified_name if isinstance(saved, unpickle.Inert) else type(saved).__name__

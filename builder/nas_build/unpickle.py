@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import pickle
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +56,7 @@ class Inert:
     @property
     def class_name(self) -> str:
         """Last part of the dotted name."""
-        return self.qualified_name.rpartition(".")[2]
+        return type(self).qualified_name.rpartition(".")[2]
 
 
 def _reconstructor(cls: type, base: type, state: Any) -> Any:
@@ -64,18 +66,39 @@ def _reconstructor(cls: type, base: type, state: Any) -> Any:
     return cls.__new__(cls)
 
 
+def _str(value: Any = "") -> str:
+    """`str` of scalars: of a few lists that hold each other it is longer than memory."""
+    if not isinstance(value, str | int | float):
+        raise pickle.UnpicklingError(f"tries to write out a {type(value).__name__}")
+    return str(value)
+
+
+class _Sealed:
+    """A function that a pickle may call but not change: BUILD sets attributes, `__defaults__` for one."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError(f"tries to change {self._function.__qualname__}")
+
+
 _REAL: dict[str, Any] = {
-    **{f"builtins.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple, int, float, bool, str)},
+    **{f"builtins.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple, int, float, bool)},
+    "builtins.str": _Sealed(_str),
     "builtins.object": object,
-    "copyreg._reconstructor": _reconstructor,
+    "copyreg._reconstructor": _Sealed(_reconstructor),
     "collections.OrderedDict": collections.OrderedDict,
     "collections.defaultdict": collections.defaultdict,
     "torch.Size": torch.Size,
     "torch.device": torch.device,
-    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
-    "torch.serialization._get_layout": torch.serialization._get_layout,
+    "torch._utils._rebuild_tensor": _Sealed(torch._utils._rebuild_tensor),
+    "torch._utils._rebuild_tensor_v2": _Sealed(torch._utils._rebuild_tensor_v2),
+    "torch._utils._rebuild_parameter": _Sealed(torch._utils._rebuild_parameter),
+    "torch.serialization._get_layout": _Sealed(torch.serialization._get_layout),
     **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
 }
 _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # what pickle protocol 2 writes
@@ -99,7 +122,31 @@ _INERT_PREFIXES = (
 )
 
 
-class _Unpickler(pickle.Unpickler):
+class _Bounded:
+    """A file of which no more is read than there is: `read` allocates what it is asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        if count > 4096:
+            here = self._file.tell()
+            count = min(count, self._file.seek(0, os.SEEK_END) - here)
+            self._file.seek(here)
+        data: bytes = self._file.read(count)
+        return data
+
+
+class _Unpickler(pickle._Unpickler):
+    """The one written in Python: the one in C allocates a memo as large as the largest index in the file."""
+
+    # Allocates what the file claims, and torch writes none.
+    dispatch = {code: step for code, step in pickle._Unpickler.dispatch.items() if code not in pickle.BYTEARRAY8}
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        super().__init__(_Bounded(file), **options)
+
     def find_class(self, module: str, name: str) -> Any:
         qualified_name = f"{_PYTHON2_MODULES.get(module, module)}.{name}"
         if qualified_name in _REAL:

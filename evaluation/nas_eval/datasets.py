@@ -190,7 +190,7 @@ def load_yolo(path: Path, split: str = "val") -> Dataset:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         content = None if node is None else loader.construct_document(node)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except Exception as error:  # besides its own, PyYAML raises what bool, date and others do on a bad scalar
         raise DatasetError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, Mapping) or "names" not in content or not content.get(split):
         splits = [key for key in ("train", "val", "test") if isinstance(content, Mapping) and content.get(key)]

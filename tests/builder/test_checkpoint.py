@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import resource
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO
+from conftest import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
 from nas_build import checkpoint, network, processing
 from nas_build.checkpoint import Checkpoint
 from nas_build.errors import CheckpointError, ProcessingError
@@ -164,6 +165,37 @@ def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "x.pth")
 
 
+STRANGE = ROOT / "tests/fuzz/corpus"
+
+
+def test_a_file_changes_no_function() -> None:
+    with pytest.raises(CheckpointError, match="refused: it tries to change _rebuild_tensor_v2"):
+        checkpoint.load(STRANGE / "unpickler/changes-a-function.pt")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == (None,)
+
+
+def test_a_small_file_takes_no_large_memory() -> None:
+    """A memo of 2^28 entries: two GiB if it were an array."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError):
+        checkpoint.load(STRANGE / "unpickler/memo-index.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch_checkpoint/module-in-itself.pt", "or one inside itself"),
+        ("torch_checkpoint/modules-in-each-other.pt", "more than 20000 modules"),
+        ("torch_checkpoint/processing-in-itself.pt", "steps more than 4 deep"),
+        ("unpickler/text-of-lists.pt", "refused: it tries to write out a tuple"),
+    ],
+)
+def test_what_holds_itself_is_refused(name: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(STRANGE / name)
+
+
 def test_missing_unexpected_and_misshapen_keys_are_named(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     broken = dict(weights)
     del broken["backbone.stem.conv.branch_1x1.bias"]
@@ -290,7 +322,7 @@ def test_a_module_that_holds_itself(tmp_path: Path) -> None:
     module = torch.nn.Module()
     module._modules["again"] = module
     torch.save({"net": module}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="x.pth: damaged, or no YOLO-NAS checkpoint: RecursionError"):
+    with pytest.raises(CheckpointError, match="x.pth: holds more than 20000 modules and tensors, or one inside itself"):
         checkpoint.load(tmp_path / "x.pth")
 
 

@@ -158,6 +158,12 @@ def test_a_list_may_name_what_is_inside_in_every_way(folder: Path) -> None:
     assert [box["image_id"] for box in dataset.truth["annotations"]] == [1, 1, 4, 5, 5, 8, 8]
 
 
+def test_a_scalar_that_no_yaml_reader_takes(folder: Path) -> None:
+    (folder / "data.yaml").write_text("names: [a]\nval: !!bool x")
+    with pytest.raises(DatasetError, match="cannot be read as YAML"):
+        datasets.load(folder / "data.yaml")
+
+
 def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "images/val/bus.jpg").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match="bus.jpg: cannot be read as a picture: 10 bytes that are no JPEG"):
