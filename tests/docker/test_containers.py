@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import httpx
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -194,6 +195,40 @@ def test_what_was_not_built_so_is_not_served(hostile: str, one_model: Path, tmp_
     with pytest.raises(AssertionError, match="error: .*(it is not what was built|not signed)"):
         with served(models, tmp_path, **environment):
             pass
+
+
+def test_the_image_has_what_the_start_script_wants(tmp_path: Path) -> None:
+    """The files that the Dockerfile copies, in a Python without this project: the supervisor finds all of them."""
+    text = (ROOT / "docker/Dockerfile").read_text().replace("\\\n", "")
+    for line in re.findall(r"^COPY --chmod=755 (.*)", text, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            into = tmp_path / target.lstrip("/")
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, into, dirs_exist_ok=True)
+            else:
+                into = into / Path(source).name if target.endswith("/") else into
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, into)
+    assert {"model.py", "known_answer.py"} <= {
+        p.name for p in (tmp_path / "opt/tritonserver/backends/openvino").iterdir()
+    }
+    model = tmp_path / "models" / "m"
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "manifest.json").write_text('{"files": {"m/1/gone": "0"}}')
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    environment = {
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(np.__file__).parents[1]),  # without the links of editable installs
+        "NAS_SUPERVISOR": str(tmp_path / "usr/local/lib/nas-triton/supervisor.py"),
+        "NAS_STATE": str(tmp_path / "state"),
+        "MODEL_REPOSITORY": str(model.parent),
+    }
+    done = run(tmp_path / "usr/local/bin/serve", env=environment, timeout=60)
+    assert done.returncode == 1 and "m/1/gone: it is not what was built" in done.stderr, done.stderr
 
 
 def test_without_an_admin_key_nobody_has_one(one_model: Path, tmp_path: Path) -> None:

@@ -224,6 +224,22 @@ def _count(url: str) -> int:
     return int(httpx.get(url).json()["model_stats"][0]["inference_stats"]["success"]["count"])
 
 
+def test_shared_memory_of_a_killed_client_is_let_go(survivor: tuple[Server, list[str]]) -> None:
+    server, _ = survivor
+    code = "import sys, time, numpy, nas_client; d = nas_client.Detector(sys.argv[1], sys.argv[2], shared_memory=True);"
+    code += "d.detect(numpy.zeros((64, 64, 3), numpy.uint8)); print('done', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, server.grpc_url, NAME], stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline()
+        with Detector(server.grpc_url) as detector:
+            mine = [name for name in detector.transport.registered() if f"_{client.pid}_" in name]
+            assert len(mine) == 1
+            client.kill()
+            deadline = time.monotonic() + BACK_S
+            while mine[0] in detector.transport.registered():
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+
 def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
     server, said = survivor
     restarts = sum(line.startswith("restarting") for line in said)
