@@ -4,6 +4,7 @@ ClientError
 ├── ServerUnavailable   nothing answers, or something that is no Triton
 │   ├── ServerBusy      it would answer too late, or its queue is full
 │   ├── ServerNotReady  it starts, or was started again
+│   │   └── ServerLost  while it computed this request
 │   └── ServerTimeout   it did not answer in time
 ├── AdminKeyMissing     the API is closed to clients without the server's admin key
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
@@ -29,6 +30,10 @@ class ServerBusy(ServerUnavailable):
 
 class ServerNotReady(ServerUnavailable):
     """The server is there, but what computes is not: it starts, or was started again after a failure."""
+
+
+class ServerLost(ServerNotReady):
+    """It was there, and ended while it computed this."""
 
 
 class ServerTimeout(ServerUnavailable):

@@ -24,6 +24,7 @@ from .errors import (
     ImageRefused,
     ModelUnavailable,
     ServerBusy,
+    ServerLost,
     ServerNotReady,
     ServerTimeout,
     ServerUnavailable,
@@ -35,6 +36,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_URLS: dict[Protocol, str] = {"grpc": "localhost:8001", "http": "localhost:8000"}
 _FIRST_PAUSE_S = 0.2  # at most, before a call is made again; doubled each time
 _LONGEST_PAUSE_S = 4.0
+_LOST_TWICE = 2  # a call that was under way when the server ended, each time, is not made a third time
 _NAMES = {"grpc": "gRPC", "http": "HTTP"}
 _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False),
@@ -216,7 +218,7 @@ class Transport:
         """Make a call, again if that may help: with the client, and what is left of the deadline."""
         deadline = time.monotonic() + self._timeout_s
         again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._may_help),
+            retry=tenacity.retry_if_exception(self._may_help()),
             stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(self._timeout_s),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
             before_sleep=self._count,
@@ -231,11 +233,18 @@ class Transport:
         self._met = True
         return answer
 
-    def _may_help(self, error: BaseException) -> bool:
-        """To send it again: the server is there, or was."""
-        if isinstance(error, ServerBusy | ServerNotReady):
-            return True
-        return isinstance(error, ServerUnavailable) and not isinstance(error, ServerTimeout) and self._met
+    def _may_help(self) -> Callable[[BaseException], bool]:
+        """Whether to send a call again: the server is there, or was, and this is not what ends it."""
+        lost = 0
+
+        def decide(error: BaseException) -> bool:
+            nonlocal lost
+            lost += isinstance(error, ServerLost)
+            if isinstance(error, ServerBusy | ServerNotReady):
+                return lost <= _LOST_TWICE
+            return isinstance(error, ServerUnavailable) and not isinstance(error, ServerTimeout) and self._met
+
+        return decide
 
     def _count(self, _: object) -> None:
         with self._lock:
@@ -271,6 +280,8 @@ class Transport:
             yield
         except InferenceServerException as error:
             raise self._translate(error) from error
+        except TimeoutError as error:
+            raise ServerTimeout(f"{self.address}: no answer within {self._timeout_s:g} s (timeout_s).") from error
         except OSError as error:  # the HTTP client lets those of the socket through
             raise self._unavailable(error.strerror or str(error)) from error
         except HTTPParseError as error:
@@ -289,8 +300,9 @@ class Transport:
             )
         if re.search("maximum queue size|overload|reset reason: overflow", message):
             return ServerBusy(f"{self.address} is overloaded: {_cause(message)}. Try later, or send fewer at once.")
-        if re.search("[Ss]tub process|[Ss]erver is stopping|upstream connect error|no healthy upstream", message):
-            return ServerNotReady(
+        lost = re.search("reset reason: (connection termination|remote reset)", message)
+        if lost or re.search("[Ss]tub process|server is not ready|Server is stopping|upstream connect error", message):
+            return (ServerLost if lost else ServerNotReady)(
                 f"{self.address} is there, but its Triton is not ready ({message.splitlines()[0]}): it starts, or is "
                 "started again after a failure. Try again in some seconds; if that does not help, see its log."
             )

@@ -74,7 +74,10 @@ def sign(repository: Path, name: str, private_key: Path) -> Path:
         IntegrityError: if the key cannot be used, or model-signing is not installed.
     """
     folder = repository / name / str(_newest(repository / name))
-    text = json.dumps({"files": dict(_files(repository, name))}, indent=1, sort_keys=True)
+    files = dict(_files(repository, name))
+    if unread := sorted(path for path, digest in files.items() if not digest):
+        raise IntegrityError(f"{name} cannot be signed: {', '.join(unread[:_SHOWN])}: a link, or not to be read")
+    text = json.dumps({"files": files}, indent=1, sort_keys=True)
     (folder / SIGNATURE).unlink(missing_ok=True)
     (folder / SIGNED).write_text(text + "\n", encoding="utf-8")
     signing = _library().signing
@@ -119,7 +122,9 @@ def _verify(repository: Path, name: str, public_key: Path) -> None:
     except Exception as error:  # whatever the library says of a file that an attacker wrote
         raise IntegrityError(f"{folder / SIGNATURE}: no signature of {public_key} over {name}: {error}") from None
     there = dict(_files(repository, name))
-    wrong = sorted(path for path in signed.keys() | there.keys() if signed.get(path) != there.get(path))
+    wrong = sorted(
+        path for path in signed.keys() | there.keys() if signed.get(path) != there.get(path) or not there.get(path)
+    )
     if wrong:
         told = (
             f"{path} ({'missing' if path not in there else 'changed' if path in signed else 'added'})" for path in wrong
@@ -130,6 +135,8 @@ def _verify(repository: Path, name: str, public_key: Path) -> None:
 def _files(repository: Path, name: str) -> Iterator[tuple[str, str]]:
     """Path in the repository and SHA-256 of every file that Triton may read of a served model's newest versions."""
     for part in parts(name):
+        if (repository / part).is_symlink():
+            yield part, ""
         version = str(_newest(repository / part))
         for path in sorted((repository / part).rglob("*")):
             inside = path.relative_to(repository / part).parts

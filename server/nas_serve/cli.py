@@ -39,7 +39,11 @@ def serve(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to become ready.")] = 120.0,
     verify: Annotated[
         Path | None,
-        typer.Option(help="Public key (PEM): serve only what nas-build --sign has signed.", show_default=False),
+        typer.Option(
+            help="Public key (PEM): serve only what nas-build --sign has signed.",
+            envvar="NAS_VERIFY_KEY",
+            show_default=False,
+        ),
     ] = None,
     open_shared_memory: Annotated[
         bool,
@@ -51,6 +55,9 @@ def serve(
 
     nas-serve runs until Ctrl-C. nas-serve -- nas-client detect bus.jpg runs one command against it and stops.
     """
+    unused = [name for name in ("NAS_TLS_CERT", "NAS_TLS_CLIENT_CA", "NAS_ADMIN_KEY_FILE") if os.environ.get(name)]
+    if unused:
+        raise typer.BadParameter(f"{', '.join(unused)} is for docker/serve.sh; nas-serve does not know it")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     server = Server(

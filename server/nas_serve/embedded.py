@@ -238,6 +238,9 @@ class Server:
             may_reload=bool(self._poll_s),
             start_s=self.timeout_s,
             grace_s=_GRACE_S,
+            built=str(self.model_repository),
+            models=self._with_parts(),
+            public_key=str(self._verify) if self._verify else None,
         )
         environment = os.environ | {
             "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 if __package__:
-    from .front import INFERENCE, STOPPING, Front
+    from .front import AWAY, INFERENCE, Front
 else:  # in a container it lies beside this file
-    from front import INFERENCE, STOPPING, Front  # type: ignore[import-not-found,no-redef]
+    from front import AWAY, INFERENCE, Front  # type: ignore[import-not-found,no-redef]
 
 _PR_SET_PDEATHSIG = 1
 _ANSWERED = ("infer_http.upstream_rq_2xx", "infer_grpc.grpc.success")  # HTTP calls failures of gRPC a success
@@ -70,14 +70,10 @@ class Envoy:
         if (code := self._process.poll()) is not None:
             raise EnvoyError(f"envoy, which answers clients, ended with exit code {code}")
 
-    def say_ready(self, ready: bool) -> None:
-        """What /v2/health/ready says while Triton says that it is; it says no while Triton does."""
+    def open(self, ready: bool) -> None:
+        """Send requests to Triton, or answer all that come from now on as unavailable, readiness among them."""
+        self._ask("POST", f"/runtime_modify?{AWAY}={0 if ready else 100}")
         self._ask("POST", f"/healthcheck/{'ok' if ready else 'fail'}")
-
-    def refuse(self) -> None:
-        """Everything that comes from now on: unavailable."""
-        self._ask("POST", f"/runtime_modify?{STOPPING}=100")
-        self.say_ready(False)
 
     def counts(self) -> tuple[int, int]:
         """Inference requests under way, and those answered with a result since the beginning."""

@@ -1,13 +1,16 @@
 -- Looks at each inference request before Triton does: `front.py` puts PROTOCOL, THREADS and CAPACITY_FILE before this text.
 --
--- Shapes: an input must not claim more elements than the request has bytes (each takes at least one), unless it lies in
--- shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
+-- Shapes: the inputs must not claim more elements than the request has bytes (each takes at least one), unless they lie
+-- in shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
 -- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see `supervisor.py`.
 
 local DIMENSION_LIMIT = 2 ^ 31
 local SHARED_LIMIT = 2 ^ 31
 local JSON_LIMIT = 32 * 2 ^ 20
-local FIELDS_LIMIT = 4096
+local FIELDS_LIMIT = 4096 -- of a message, with those inside
+local INPUTS_LIMIT = 64
+local DEPTH_LIMIT = 32 -- of JSON: Triton reads it recursively
+local BRACKETS_LIMIT = 100000
 local PATIENCE_S = 60 -- of clients that name no deadline
 local IN_TIME = 0.8 -- an answer is promised only within this part of the deadline: it is an estimate
 
@@ -24,16 +27,21 @@ local function refuse(handle, http_status, grpc_status, message)
   end
 end
 
-local function shape_problem(name, dimensions, shared, size)
+-- Elements of a shape; a dimension of 0 must not hide the others.
+local function elements_of(dimensions)
   local elements = 1
   for _, dimension in ipairs(dimensions) do
     if dimension < 0 or dimension >= DIMENSION_LIMIT then
-      return string.format("%s: a dimension of %.0f; expected 0 to 2147483647", name, dimension)
+      error({ string.format("a dimension of %.0f; expected 0 to 2147483647", dimension) })
     end
-    elements = elements * dimension
+    elements = elements * math.max(dimension, 1)
   end
-  if elements > (shared and SHARED_LIMIT or size) then
-    return string.format("%s: its shape claims %.0f elements, but the request has %d bytes", name, elements, size)
+  return elements
+end
+
+local function check_elements(elements, limit)
+  if elements > limit then
+    error({ string.format("the shape claims %.0f elements, but the request has %d bytes of data", elements, limit) })
   end
 end
 
@@ -60,14 +68,14 @@ local function varint(byte, at)
   error("a number of more than 64 bits")
 end
 
--- Calls visit(field, wire type, from, to) for each field of a protobuf message.
-local function fields(byte, at, stop, visit)
-  local count = 0
+-- Calls visit(field, wire type, from, to) for each field of a protobuf message; `budget` counts them.
+local function fields(byte, at, stop, budget, visit)
   while at < stop do
-    count = count + 1
-    if count > FIELDS_LIMIT then error("too many fields") end
+    budget.left = budget.left - 1
+    if budget.left < 0 then error("too many fields") end
     local key, size
     key, at = varint(byte, at)
+    if key < 8 or key >= 2 ^ 32 then error("no field has such a number") end -- some readers cut it, and find another
     local kind = key % 8
     if kind == 0 then
       local from = at
@@ -86,20 +94,20 @@ local function fields(byte, at, stop, visit)
   end
 end
 
--- ModelInferRequest: inputs are field 5; in each the name is 1, the shape 3, parameters 4.
-local function grpc_problem(body)
+-- ModelInferRequest: inputs are field 5; in each the shape is 3, parameters are 4.
+local function check_grpc(body)
   local length = body:length()
   local byte = reader(body, length)
   if length < 5 then error("cut short") end
-  if byte(0) ~= 0 then return "compressed messages are not taken here; send them as they are" end
-  local problem
-  fields(byte, 5, length, function(field, kind, from, to)
-    if field ~= 5 or kind ~= 2 or problem then return end
-    local name, dimensions, shared = "an input", {}, false
-    fields(byte, from, to, function(inner, inner_kind, start, stop)
-      if inner == 1 and inner_kind == 2 then
-        name = "input " .. body:getBytes(start, math.min(stop - start, 64)):gsub("[^%w_%-.]", "?")
-      elseif inner == 3 then
+  if byte(0) ~= 0 then error({ "compressed messages are not taken here; send them as they are" }) end
+  local budget, inputs, sent = { left = FIELDS_LIMIT }, 0, 0
+  fields(byte, 5, length, budget, function(field, kind, from, to)
+    if field ~= 5 or kind ~= 2 then return end
+    inputs = inputs + 1
+    if inputs > INPUTS_LIMIT then error("too many inputs") end
+    local dimensions, shared = {}, false
+    fields(byte, from, to, budget, function(inner, inner_kind, start, stop)
+      if inner == 3 then
         while start < stop do
           if #dimensions >= 64 then error("too many dimensions") end
           dimensions[#dimensions + 1], start = varint(byte, start)
@@ -108,24 +116,57 @@ local function grpc_problem(body)
         shared = shared or body:getBytes(start, stop - start):find("shared_memory_region", 1, true) ~= nil
       end
     end)
-    problem = shape_problem(name, dimensions, shared, length)
+    local elements = elements_of(dimensions)
+    if shared then check_elements(elements, SHARED_LIMIT) else sent = sent + elements end
   end)
-  return problem
+  check_elements(sent, length)
 end
 
--- The JSON is not parsed, only searched: whatever Triton reads as the key of a shape is found, since keys cannot be escaped.
-local function http_problem(text, size)
-  if text:find("\\u00[2-7]") then return "ASCII characters in the JSON need not be escaped; send them as they are" end
+-- Lists and objects inside each other, outside of strings.
+local function check_depth(text)
+  local depth, count, at = 0, 0, 1
+  while true do
+    at = text:find('[%[%]{}"]', at)
+    if not at then return end
+    local character = text:sub(at, at)
+    if character == '"' then
+      repeat
+        at = text:find('["\\]', at + 1)
+        if not at then return end -- a string without an end: no JSON
+        local escaped = text:sub(at, at) == "\\"
+        if escaped then at = at + 1 end
+      until not escaped
+    else
+      depth = depth + ((character == "[" or character == "{") and 1 or -1)
+      count = count + 1
+      if depth > DEPTH_LIMIT then error({ "JSON that is nested more than " .. DEPTH_LIMIT .. " deep" }) end
+      if count > BRACKETS_LIMIT then error({ "JSON of too many lists; send tensors as binary data" }) end
+    end
+    at = at + 1
+  end
+end
+
+-- The JSON is not parsed, only searched: what Triton reads as a key is found, since keys cannot be escaped.
+local function check_http(text, size)
+  if text:find("\\u00[2-7]") then
+    error({ "ASCII characters in the JSON need not be escaped; send them as they are" })
+  end
+  check_depth(text)
+  local in_json = text:find('"data"[ \t\r\n]*:') ~= nil
   local shared = text:find('"shared_memory_region"', 1, true) ~= nil
+  if shared and in_json then error({ "inputs in shared memory beside inputs in JSON; send the others as binary data" }) end
+  local sent, count = 0, 0
   for shape in text:gmatch('"shape"[ \t\r\n]*:([^%]]*)') do
+    count = count + 1
+    if count > INPUTS_LIMIT then error({ "too many inputs" }) end
     local dimensions = {}
     for word in (shape:match("^[ \t\r\n]*%[(.*)$") or "?"):gmatch("[^, \t\r\n]+") do
-      if #dimensions >= 64 or not word:match("^%-?%d+$") then return "a shape that is no list of integers" end
+      if #dimensions >= 64 or not word:match("^%-?%d+$") then error({ "a shape that is no list of integers" }) end
       dimensions[#dimensions + 1] = tonumber(word)
     end
-    local problem = shape_problem("an input", dimensions, shared, size)
-    if problem then return problem end
+    sent = sent + elements_of(dimensions)
   end
+  check_elements(sent, shared and SHARED_LIMIT or in_json and #text or size)
 end
 
 -- Time
@@ -161,34 +202,36 @@ local function too_late(deadline, now)
   admitted = admitted + 1
 end
 
--- What is asked of the body, then of time; a table to refuse with, or nothing.
+-- What is asked of the body, then of time: raises {message}, or returns what to refuse with, or nothing.
 local function look(handle)
   local body = handle:body(true)
   local headers = handle:headers() -- those from before the body came are gone
-  local size, deadline, problem = body:length(), nil, nil
+  local size, deadline = body:length(), nil
   if PROTOCOL == "grpc" then
     deadline = grpc_deadline(headers:get("grpc-timeout"))
-    problem = grpc_problem(body)
+    check_grpc(body)
   else
     local encoding = headers:get("content-encoding")
     if encoding and encoding ~= "identity" then
       return { 415, 3, "compressed requests are not taken here; send them as they are" }
     end
-    local json_size = tonumber(headers:get("inference-header-content-length") or size)
-    if not json_size or json_size < 0 or json_size > size then
-      return { 400, 3, "inference-header-content-length is no length of this request" }
-    elseif json_size > JSON_LIMIT then
+    local given = headers:get("inference-header-content-length")
+    if given and not (given:match("^%d+$") and #given <= 9 and tonumber(given) <= size) then
+      error({ "inference-header-content-length is no length of this request" })
+    end
+    local json_size = tonumber(given or size)
+    if given then headers:replace("inference-header-content-length", string.format("%d", json_size)) end
+    if json_size > JSON_LIMIT then
       return { 413, 8, json_size .. " bytes of JSON; expected at most " .. JSON_LIMIT .. ": send tensors as binary data" }
     end
     local text = body:getBytes(0, json_size)
-    problem = http_problem(text, size)
+    check_http(text, size)
     local microseconds = tonumber(text:match('"timeout"[ \t\r\n]*:[ \t\r\n]*(%d+)'))
     if microseconds and microseconds > 0 then
       deadline = microseconds / 1e6
       headers:replace("x-envoy-upstream-rq-timeout-ms", string.format("%d", math.ceil(deadline * 1000)))
     end
   end
-  if problem then return { 400, 3, problem } end
   local wanted = deadline or PATIENCE_S
   local wait = too_late(wanted, handle:timestamp() / 1000)
   if wait then
@@ -198,11 +241,12 @@ local function look(handle)
 end
 
 function envoy_on_request(handle)
-  local path = handle:headers():get(":path")
-  if not (path:match("/infer$") or path:match("/infer%?") or path:match("/ModelInfer$")) then return end
+  local path = handle:headers():get(":path"):gsub("%?.*$", "")
+  if not (path:match("/infer$") or path:match("/ModelInfer$")) then return end
   local fine, refusal = pcall(look, handle) -- a request that this script cannot read must not pass
   if not fine then
-    refusal = { 400, 3, "no inference request: " .. tostring(refusal):gsub("^.*%]:%d+: ", "") }
+    local words = type(refusal) == "table" and refusal[1] or tostring(refusal):gsub("^.*%]:%d+: ", "")
+    refusal = { 400, 3, "refused before the model: " .. words }
   end
   if refusal then refuse(handle, unpack(refusal)) end
 end

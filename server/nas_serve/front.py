@@ -21,20 +21,22 @@ _TRITON_APIS = (
     *("health", "metadata", "inference", "shared-memory", "model-config"),
     *("model-repository", "statistics", "trace", "logging"),
 )
-STOPPING = "stopping"  # in Envoy's runtime
+AWAY = "away"  # in Envoy's runtime: 100 while Triton starts or stops, so that nothing is sent to its ports
 INFERENCE = ("infer_http", "infer_grpc")  # Envoy's clusters, each with limits of its own
 CLUSTERS = (*INFERENCE, "other_http", "other_grpc")
 MAX_REQUEST_BYTES = 128 * 2**20
 _MAX_REQUESTS = 256  # of each protocol; Triton's queue for an engine holds 128
-_MAX_CONNECTIONS = 2048
-_MAX_MEMORY_BYTES = 2 * 2**30  # new requests are refused near it, the largest are ended at it
+_MAX_OTHER_BYTES = 2**16  # of a request that is no inference
+_MAX_CONNECTIONS = 1024
+_MAX_MEMORY_BYTES = 2 * 2**30  # new requests are refused near it, and the largest of gRPC are ended
 _TYPES = "type.googleapis.com/envoy.extensions"
 _MONITORS = f"{_TYPES}.resource_monitors"
 _MODEL = r"/v2/models/[^/]+(/versions/[^/]+)?"
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFER = {"http": rf"{_MODEL}/infer", "grpc": rf"{_SERVICE}ModelInfer"}
+_INDEX = "/v2/repository/index"
 _OPEN = {
-    "http": rf"/v2/?|/v2/health/ready|{_MODEL}(/ready|/config)?|/v2/repository/index",
+    "http": rf"/v2/?|/v2/health/ready|{_MODEL}(/ready|/config)?",
     "grpc": rf"{_SERVICE}(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Config)|RepositoryIndex)"
     r"|/grpc\.health\.v1\.Health/Check",
 }
@@ -49,6 +51,7 @@ _ADMIN = {
         "grpc": rf"{_SERVICE}(TraceSetting|LogSettings)",
     },
 }
+_BUFFER = "envoy.filters.http.buffer"
 _JSON_ERROR = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
 
 
@@ -142,7 +145,17 @@ class Front:
                 "actions": [
                     _at(0.8, "envoy.overload_actions.stop_accepting_requests"),
                     _at(0.9, "envoy.overload_actions.stop_accepting_connections"),
+                    {
+                        "name": "envoy.overload_actions.reset_high_memory_stream",
+                        "triggers": [
+                            {
+                                "name": "envoy.resource_monitors.fixed_heap",
+                                "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95},
+                            }
+                        ],
+                    },
                 ],
+                "buffer_factory_config": {"minimum_account_to_track_power_of_two": 20},
             },
             "layered_runtime": {
                 "layers": [
@@ -188,12 +201,17 @@ class Front:
 
     def _connection_manager(self, service: str) -> dict[str, Any]:
         router = {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}}
-        filters = [*self._filters(service), router]
+        # What is no inference is small, and comes whole; the script takes care of the rest.
+        small = {
+            "name": _BUFFER,
+            "typed_config": {"@type": f"{_TYPES}.filters.http.buffer.v3.Buffer", "max_request_bytes": _MAX_OTHER_BYTES},
+        }
+        filters = [*self._filters(service), small, router]
         return {
             "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": service,
             "codec_type": "HTTP2" if service == "grpc" else "HTTP1",
-            "http2_protocol_options": {"max_concurrent_streams": 1024, "initial_stream_window_size": 2**24},
+            "http2_protocol_options": {"max_concurrent_streams": 256, "initial_stream_window_size": 2**24},
             "server_header_transformation": "PASS_THROUGH",
             "normalize_path": True,
             "merge_slashes": True,
@@ -201,7 +219,7 @@ class Front:
             # Slow clients: a head, and then a body that goes on.
             "request_headers_timeout": "10s",
             "stream_idle_timeout": "120s",
-            "common_http_protocol_options": {"idle_timeout": "3600s", "headers_with_underscores_action": "ALLOW"},
+            "common_http_protocol_options": {"idle_timeout": "300s", "headers_with_underscores_action": "ALLOW"},
             "http_filters": filters,
             **({} if service == "grpc" else {"local_reply_config": {"body_format": _JSON_ERROR}}),
             "route_config": {
@@ -244,9 +262,12 @@ class Front:
 
     def _routes(self, service: str) -> list[dict[str, Any]]:
         if service == "metrics":
-            return [{"match": {"path": "/metrics"}, "route": {"cluster": "metrics", "timeout": "10s"}}]
+            match = {"path": "/metrics", **_with(":method", "GET")}
+            return [{"match": match, "route": {"cluster": "metrics", "timeout": "10s"}}]
+        no_buffer = {"@type": f"{_TYPES}.filters.http.buffer.v3.BufferPerRoute", "disabled": True}
+        any_size = {"typed_per_filter_config": {_BUFFER: no_buffer}}  # the script looks at the size
         infer = {
-            "match": _matches(_INFER[service]),
+            "match": _matches(_INFER[service]) | _with(":method", "POST"),
             "route": {
                 "cluster": f"infer_{service}",
                 "timeout": "0s",
@@ -254,16 +275,14 @@ class Front:
                 # Only what Triton has not seen: it may be what ended it.
                 "retry_policy": {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 1},
             },
+            **any_size,
             **self._with_triton_key(service),
         }
-        # The supervisor sets this at the end: what is under way is answered, what comes is not taken.
-        at_the_end = {"default_value": {"numerator": 0}, "runtime_key": STOPPING}
-        stopping = {"match": {"prefix": "/", "runtime_fraction": at_the_end}, **_reply(503, "the server is stopping")}
-        routes = [stopping, infer, self._to_triton(service, _matches(_OPEN[service]))]
-        if service == "http":  # alive is who answers at all; whether Triton does is a question of being ready
-            routes.insert(0, {"match": {"path": "/v2/health/live"}, "direct_response": {"status": 200}})
+        away = {"default_value": {"numerator": 100}, "runtime_key": AWAY}
+        nothing = _reply(503, "the server is not ready: it starts, or it is stopping")
+        routes = [{"match": {"prefix": "/", "runtime_fraction": away}, **nothing, **any_size}, infer]
         header = GRPC_HEADER if service == "grpc" else HTTP_HEADER
-        with_key = {"headers": [{"name": header, "string_match": {"exact": self.admin_key}}]}
+        with_key = _with(header, self.admin_key)
         for name, paths in _ADMIN.items():
             match = _matches(paths[service])
             if name in self.opened:
@@ -271,6 +290,13 @@ class Front:
             else:
                 routes.append(self._to_triton(service, match | with_key))
                 routes.append({"match": match, **_reply(403, f"This API is restricted, expecting header '{header}'")})
+        if service == "http":
+            # Alive is who answers at all; whether Triton does is a question of being ready.
+            routes.insert(0, {"match": {"path": "/v2/health/live"}, "direct_response": {"status": 200}})
+            routes.append(self._to_triton(service, _matches(_OPEN[service]) | _with(":method", "GET")))
+            routes.append(self._to_triton(service, {"path": _INDEX, **_with(":method", "POST")}))
+        else:
+            routes.append(self._to_triton(service, _matches(_OPEN[service])))
         nowhere = _reply(403 if service == "http" else 404, "not served here: inference, metadata and health are")
         return [*routes, {"match": {"prefix": "/"}, **nowhere}]
 
@@ -320,6 +346,10 @@ class Front:
 
 def _matches(pattern: str) -> dict[str, Any]:
     return {"safe_regex": {"regex": pattern}}
+
+
+def _with(header: str, value: str) -> dict[str, Any]:
+    return {"headers": [{"name": header, "string_match": {"exact": value}}]}
 
 
 def _reply(status: int, text: str) -> dict[str, Any]:

@@ -83,6 +83,9 @@ class Settings:
         drain_s: for requests under way to be answered at the end.
         grace_s: for the server to end after that.
         state: folder with a file `live`, touched while this runs, and a file `ready` while the server answers.
+        built: the model repository as it was built, if the one that is served is a view of it.
+        models: of it, those that are served; all if empty.
+        public_key: see `integrity`, which looks before every start.
     """
 
     command: list[str]
@@ -97,6 +100,9 @@ class Settings:
     drain_s: float = 30.0
     grace_s: float = 10.0
     state: str | None = None
+    built: str | None = None
+    models: list[str] = field(default_factory=list)
+    public_key: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -105,12 +111,16 @@ class Settings:
         return cls(**{**values, "front": Front.from_dict(values["front"])})
 
 
-class Ended(Exception):
+class Ended(BaseException):
     """Standard input was closed, or a signal came."""
 
 
 class Failed(Exception):
     """The server does not run, or does not answer; the message says what was seen."""
+
+
+class Hopeless(Failed):
+    """Starting it again would change nothing."""
 
 
 @dataclass
@@ -173,11 +183,14 @@ class Supervisor:
                     ready_at, was_ready = time.monotonic(), True
                     _say("ready")
                     self._watch()
-                except (Failed, EnvoyError) as failure:
+                except Exception as error:  # whatever it is, clients want answers
+                    failure = (
+                        str(error) if isinstance(error, Failed | EnvoyError) else f"{type(error).__name__}: {error}"
+                    )
                     steady = ready_at is not None and time.monotonic() - ready_at > _STEADY_S
                     in_a_row = 1 if steady else in_a_row + 1
                     self._kill()
-                    if not was_ready or in_a_row > len(_PAUSES_S):
+                    if not was_ready or in_a_row > len(_PAUSES_S) or isinstance(error, Hopeless):
                         _say(f"gave-up {failure}")
                         return 1
                     self.restarts += 1
@@ -187,12 +200,18 @@ class Supervisor:
             self._end()
             for path in self.settings.remove:
                 shutil.rmtree(path) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
+            self._show("live", False)
             return 0
         finally:
             self._end()
 
     def _start(self) -> None:
         settings = self.settings
+        key = Path(settings.public_key) if settings.public_key else None
+        try:
+            integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
+        except integrity.IntegrityError as error:
+            raise Hopeless(str(error)) from None
         if self._front is None:
             self._front = Envoy(settings.front, self._log)
         environment = os.environ | {"NAS_SERVER_RESTARTS": str(self.restarts)}
@@ -206,15 +225,20 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        deadline = time.monotonic() + settings.start_s
+        hidden, deadline = False, time.monotonic() + settings.start_s
         while time.monotonic() < deadline:
-            self._pause(0.1)
+            self._pause(0.1 if hidden else 0.01)
             self._must_run()
+            if not hidden and len(os.listdir(f"/proc/{self._server.pid}/task")) > 1:  # it has read its arguments
+                self._hide_key()
+                hidden = True
+            if not all(_ours(port) for port in settings.front.triton_ports.values()):
+                continue  # nothing is sent to a port that somebody else may have taken
             with contextlib.suppress(OSError, HTTPException):
                 if self._get("/v2/health/ready", 2.0) is not None:
                     self._hide_key()
                     self._family = self._children()
-                    self._front.say_ready(True)
+                    self._front.open(True)
                     return
         raise Failed(f"it was not ready after {settings.start_s:g} s")
 
@@ -231,6 +255,7 @@ class Supervisor:
             self._family = children
             now = time.monotonic()
             if gone or now - asked > _ASK_S:
+                self._must_answer()
                 everyone = gone or now - asked_busy > _ASK_BUSY_S
                 for name, version, known in self._engines():
                     if everyone or self._answered(name) == answered.get(name):
@@ -247,13 +272,27 @@ class Supervisor:
         """To Envoy."""
         assert self._front is not None
         now = time.time()
-        active, answered = self._front.counts()
+        try:
+            active, answered = self._front.counts()
+        except EnvoyError:
+            active, answered = self._front.counts()  # it may have been busy for a moment
         self._capacity.see(active, answered, now)
         if self._capacity.per_s is not None:
             path = Path(self.settings.front.capacity_file)
             new = path.with_suffix(".new")
             new.write_text(f"{self._capacity.per_s:.3f} {active} {now:.3f}\n", encoding="ascii")
             new.replace(path)
+
+    def _must_answer(self) -> None:
+        """Triton itself; its models are asked beside."""
+        for last in (False, True):
+            try:
+                self._get("/v2/health/live", _ANSWER_S / 2)
+                return
+            except (OSError, HTTPException) as error:
+                self._must_run()
+                if last:
+                    raise Failed(f"Triton gives no answer: {error}") from None
 
     def _must_run(self) -> None:
         assert self._server is not None and self._front is not None
@@ -319,6 +358,7 @@ class Supervisor:
             if self._answered(name) > before:
                 return
             raise Failed(f"{name} gives no answer: {error}") from None
+        self._show("ready")  # with many models a round may take a while
         if agreement >= known_answer.LIMIT:
             self._right.add((name, version))
         elif (name, version) in self._right:
@@ -335,6 +375,7 @@ class Supervisor:
         if name == "images":
             question["outputs"] = outputs
         header = json.dumps(question).encode()
+        self._show("live")
         headers = self._headers | {"Inference-Header-Content-Length": str(len(header))}
         request = Request(f"{self._url}/v2/models/{model}/infer", header + data, headers)
         with _open(request, timeout=_ANSWER_S) as response:
@@ -356,12 +397,13 @@ class Supervisor:
                     self._get(f"/v2/systemsharedmemory/region/{quote(region['name'])}/unregister", 2.0, b"")
 
     def _answered(self, name: str) -> int:
-        """Requests that the model has answered, of pictures and of frames; 0 if it cannot be known."""
-        try:
-            text = self._get(f"/v2/models/{name}_postprocess/stats", 2.0) or b"{}"
-            return int(json.loads(text)["model_stats"][0]["inference_stats"]["success"]["count"])
-        except (OSError, HTTPException, ValueError, KeyError, IndexError):
-            return 0
+        """Requests that the model has answered, of pictures, frames and canvases; 0 if it cannot be known."""
+        count = 0
+        for part in ("postprocess", "engine"):
+            with contextlib.suppress(OSError, HTTPException, ValueError, KeyError, IndexError):
+                text = self._get(f"/v2/models/{name}_{part}/stats", 2.0) or b"{}"
+                count += int(json.loads(text)["model_stats"][0]["inference_stats"]["success"]["count"])
+        return count
 
     def _show(self, name: str, there: bool = True) -> None:
         """To probes."""
@@ -379,6 +421,7 @@ class Supervisor:
 
     def _get(self, path: str, timeout_s: float, data: bytes | None = None) -> bytes | None:
         """None if the answer is no success; with data it is a POST."""
+        self._show("live")
         request = Request(f"{self._url}{path}", data, self._headers)
         try:
             with _open(request, timeout=timeout_s) as response:
@@ -418,7 +461,7 @@ class Supervisor:
         self._show("ready", False)
         if self._front is not None:
             try:
-                self._front.say_ready(False)
+                self._front.open(False)
             except EnvoyError:
                 self._front.stop()
                 self._front = None
@@ -454,7 +497,7 @@ class Supervisor:
             return
         deadline = time.monotonic() + self.settings.drain_s
         with contextlib.suppress(EnvoyError):
-            self._front.refuse()
+            self._front.open(False)
             while self._front.counts()[0] and time.monotonic() < deadline:
                 time.sleep(0.05)
 
@@ -473,6 +516,17 @@ def _bmp(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     pixels[:, : width * 3] = picture[::-1, :, ::-1].reshape(height, -1)
     file_header = struct.pack("<2sIII", b"BM", 54 + pixels.size, 0, 54)
     return file_header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + pixels.tobytes()
+
+
+def _ours(port: int) -> bool:
+    """Whether a process of this user listens on a port of loopback."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, _, _, _, uid, *_ = line.split()
+                if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                    return int(uid) == os.getuid()
+    return False
 
 
 def _state(pid: int) -> str:
@@ -501,11 +555,6 @@ def _from_arguments(command: list[str]) -> Settings:
         options.add_argument(f"--{service}-port", type=int, default=port)
     given, rest = options.parse_known_args(command)
     names = ("ADMIN_KEY", "TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA")
-    models, public_key = Path(given.model_repository), os.environ.pop("NAS_VERIFY_KEY", "")
-    try:
-        integrity.check(models, public_key=Path(public_key) if public_key else None)
-    except integrity.IntegrityError as error:
-        sys.exit(f"error: {error}")
     secret = {name: os.environ.pop(f"NAS_{name}", "") for name in names}
     front = Front(
         host=given.http_address,
@@ -520,15 +569,17 @@ def _from_arguments(command: list[str]) -> Settings:
     state = os.environ.get("NAS_STATE")
     if state:
         Path(state).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (Path(state) / "ready").unlink(missing_ok=True)  # of a run that was killed
     prefix = f"nas_triton_{os.urandom(4).hex()}_"
     arguments = [f"--model-repository={given.model_repository}", *front.triton_arguments(KEY)]
     return Settings(
         command=[*rest, *arguments, f"--backend-config=python,shm-region-prefix-name={prefix}"],
         front=front,
         model_repository=given.model_repository,
-        remove=[front.folder, *([state] if state else [])],
+        remove=[front.folder],
         shm_prefix=prefix,
         state=state,
+        public_key=os.environ.pop("NAS_VERIFY_KEY", None) or None,
     )
 
 
@@ -540,7 +591,8 @@ def _free_port() -> int:
 
 def main() -> int:
     """Entry point."""
-    settings = Settings.from_json(os.environ[VARIABLE]) if VARIABLE in os.environ else _from_arguments(sys.argv[1:])
+    given = os.environ.get(VARIABLE)
+    settings = Settings.from_json(given) if given else _from_arguments(sys.argv[1:])
     ours = signal.SIG_IGN if settings.lifeline else _stop  # with a lifeline only that decides
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ours)

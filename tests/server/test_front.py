@@ -80,6 +80,12 @@ def test_json_that_hides_a_shape(server: Server) -> None:
         text.replace("2305843009213693952", "2e18"),
         '{"inputs":[{"shape":[1],"shape":' + text.partition('"shape":')[2],
         text.replace("[1, 2305843009213693952, 8, 3]", "[[1, 2305843009213693952, 8, 3]]"),
+        text.replace("[1, 2305843009213693952, 8, 3]", "[0, 2147483647, 2147483647, 3]"),
+        '{"id":"shared_memory_region",' + text.replace("2305843009213693952", "2147483647")[1:],
+        '{"inputs":' + "[" * 500_000,
+        '{"id":"' + "[" * 100 + '\\"", "inputs":' + "[" * 500_000,
+        '{"inputs":[' + "[]," * 200_000 + "1]}",
+        '{"inputs":[' + '{"shape":[]},' * 1000 + "1]}",
         "{" * 100_000,
         "\0" * 1000,
         "",
@@ -88,7 +94,8 @@ def test_json_that_hides_a_shape(server: Server) -> None:
     good = json.dumps(question([1, 2, 2, 3], data=[1] * 12)).encode()
     assert post(server, good).status_code == 200
     assert post(server, good, len(good) + 1).status_code == 400
-    assert post(server, good, -1).status_code == 400
+    for size in ("-1", "0x10", "2e0", "nan", "99999999999999999999"):
+        assert post(server, good, **{"inference-header-content-length": size}).status_code == 400, size
     assert post(server, good, **{"content-encoding": "gzip"}).status_code == 415
 
 
@@ -130,8 +137,15 @@ def test_messages_that_are_none(server: Server, stub: Any) -> None:
         tensor = b"\x0a\x05frame\x12\x05UINT8" + b"".join(
             b"\x18" + n for n in (b"\x01", b"\x80" * 8 + b"\x20", b"\x08", b"\x03")
         )
-        evil = b"\x0a\x04none\x2a" + bytes([len(tensor)]) + tensor
-        assert code(raw, evil)[0] == "INVALID_ARGUMENT"
+        # So are numbers of fields that some readers cut to 32 bits.
+        cut = tensor.replace(b"\x18", b"\x98\x80\x80\x80\x10")
+        for hidden in (
+            b"\x2a" + bytes([len(tensor)]) + tensor,
+            b"\xaa\x80\x80\x80\x10" + bytes([len(tensor)]) + tensor,
+        ):
+            assert code(raw, b"\x0a\x04none" + hidden)[0] == "INVALID_ARGUMENT"
+        assert code(raw, b"\x0a\x04none\x2a" + bytes([len(cut)]) + cut)[0] == "INVALID_ARGUMENT"
+        assert code(raw, b"\x2a\x00" * 100)[0] == "INVALID_ARGUMENT"
         for bad in (whole[:-1], whole[:40], b"\xff" * 64, b"\x2a\xff\xff\xff\x7f", b"\x2b", b"\x28\x01" * 5000):
             assert code(raw, bad)[0] == "INVALID_ARGUMENT", bad[:20]
     assert code(stub.ModelInfer, request([1, 200, 200, 3], bytes(120_000)), compression=grpc.Compression.Gzip)[0] == (
@@ -161,6 +175,16 @@ def test_paths_that_mean_another(server: Server) -> None:
 def test_a_request_is_bounded(server: Server) -> None:
     answer = post(server, bytes(front.MAX_REQUEST_BYTES + 2**20), 10)
     assert answer.status_code == 413
+
+
+def test_what_is_no_inference_is_small(server: Server) -> None:
+    with httpx.Client(base_url=f"http://{server.http_url}") as http:
+        assert http.post("/v2/repository/index", content=bytes(100_000)).status_code == 413
+        chunks = (b"x" for _ in range(100_000))
+        assert http.post("/v2/repository/index", content=chunks).status_code == 413
+        for path in ("/v2", f"/v2/models/{NAME}", "/v2/health/ready"):
+            assert http.post(path, content=b"x").status_code == 403, path
+    assert httpx.post(server.metrics_url, content=b"x").status_code == 404
 
 
 def test_clients_that_stall_are_ended(server: Server) -> None:

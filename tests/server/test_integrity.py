@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import SAMPLES
 from cryptography.hazmat.primitives import serialization
@@ -130,6 +131,23 @@ def test_nothing_else_is(attack: str, models: Path, keys: dict[str, Path]) -> No
     change(models)
     with pytest.raises(IntegrityError, match=message):
         integrity.check(models, public_key=keys["ours.pub"])
+
+
+def test_a_link_is_not_signed(models: Path, keys: dict[str, Path]) -> None:
+    link(models)
+    with pytest.raises(IntegrityError, match=r"model\.onnx: a link"):
+        integrity.sign(models, NAME, keys["ours"])
+
+
+def test_a_change_is_noticed_at_the_next_start_of_triton_too(models: Path, keys: dict[str, Path]) -> None:
+    integrity.sign(models, NAME, keys["ours"])
+    with Server(models, verify=keys["ours.pub"]) as server:
+        flip(next(models.glob("*_postprocess/*/model.py")), 1)
+        assert server._process is not None
+        (triton,) = (p for p in psutil.Process(server._process.pid).children() if p.name() == "tritonserver")
+        triton.kill()
+        with pytest.raises(ServerError, match="not what was signed"):
+            server.wait()
 
 
 def test_nas_build_signs_and_nas_serve_verifies(models: Path, keys: dict[str, Path], tmp_path: Path) -> None:

@@ -154,7 +154,11 @@ def stop_a_python_model(server: Server) -> None:
     max(family(server, "stub"), key=lambda p: p.pid).suspend()
 
 
-@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, kill_envoy, stop_a_python_model])
+def stop_triton(server: Server) -> None:
+    family(server, "tritonserver")[0].suspend()
+
+
+@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, kill_envoy, stop_a_python_model, stop_triton])
 def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tuple[Server, list[str]]) -> None:
     """Until then clients hear that it does not, and nothing wrong."""
     server, said = survivor
@@ -263,6 +267,7 @@ def test_it_gives_up_when_restarts_do_not_help(models: Path, tmp_path: Path) -> 
     """A model that cannot be loaded any more: the cause, exit code 1, nothing left."""
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
+    next((folder / NAME).rglob("manifest.json")).unlink()  # or the change itself would be refused
     process, server = nas_serve(folder)
     next((folder / f"{NAME}_engine").rglob("model.onnx")).write_bytes(b"no graph")
     server.kill()
