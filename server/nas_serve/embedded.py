@@ -308,6 +308,7 @@ class Server:
         started = time.monotonic()
         while not self._ready.wait(0.1):
             if self._process.poll() is not None:
+                self._listener.join()
                 raise ServerError(self._explain("the server did not start"))
             waited = time.monotonic() - started
             if waited > self.timeout_s:
@@ -315,7 +316,9 @@ class Server:
             waiting(waited)
 
     def _explain(self, what: str) -> str:
-        return f"{what} on {self.model_repository}: {_cause(self.log_path)}"
+        told = self._last_words  # of Triton itself the log knows more
+        cause = told if told and not told.startswith("tritonserver ") else _cause(self.log_path)
+        return f"{what} on {self.model_repository}: {cause}"
 
 
 def _wheel() -> Path:

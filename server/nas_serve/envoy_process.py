@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ else:  # in a container it lies beside this file
     from front import AWAY, INFERENCE, Front  # type: ignore[import-not-found,no-redef]
 
 _PR_SET_PDEATHSIG = 1
+_LONGEST_SOCKET = 107  # Linux
+_FILES = 65536  # each connection is one, and one more to Triton; shells allow 1024
 _ANSWERED = ("infer_http.upstream_rq_2xx", "infer_grpc.grpc.success")  # HTTP calls failures of gRPC a success
 
 
@@ -42,6 +45,8 @@ class Envoy:
 
     def __init__(self, front: Front, log: IO[bytes]) -> None:
         self._front = front
+        if len(front.socket) > _LONGEST_SOCKET:
+            raise EnvoyError(f"{front.socket}: too long a path for a socket; set TMPDIR to a shorter folder")
         path = Path(front.folder) / "envoy.json"  # has keys in it, so the folder is closed to others
         path.write_text(json.dumps(front.config()), encoding="utf-8")
         options = ("--disable-hot-restart", "--log-level", "warning", "--concurrency", str(front.threads))
@@ -51,7 +56,7 @@ class Envoy:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=prepare,
         )
         deadline = time.monotonic() + 30
         while True:
@@ -125,6 +130,10 @@ def find() -> Path:
     return program
 
 
-def die_with_parent() -> None:
-    """Linux: SIGKILL for the process that is about to start if this one is killed itself."""
+def prepare() -> None:
+    """For the process that is about to start: SIGKILL if this one is killed itself, and files for connections."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -43,10 +43,10 @@ import numpy as np
 from nas_ensembles import integrity, known_answer  # in a container it lies beside this file
 
 if __package__:
-    from .envoy_process import Envoy, EnvoyError, die_with_parent
+    from .envoy_process import Envoy, EnvoyError, prepare
     from .front import TRITON_HEADER, Front, Tls
 else:
-    from envoy_process import Envoy, EnvoyError, die_with_parent  # type: ignore[import-not-found,no-redef]
+    from envoy_process import Envoy, EnvoyError, prepare  # type: ignore[import-not-found,no-redef]
     from front import TRITON_HEADER, Front, Tls  # type: ignore[import-not-found,no-redef]
 
 VARIABLE = "NAS_SUPERVISE"
@@ -223,7 +223,7 @@ class Supervisor:
             stderr=self._log,
             env=environment,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=prepare,
         )
         hidden, deadline = False, time.monotonic() + settings.start_s
         while time.monotonic() < deadline:

@@ -206,6 +206,14 @@ def test_an_engine_that_is_no_onnx_gives_its_cause(repository: Path, tmp_path: P
         Server(broken).start()
 
 
+def test_a_folder_for_temporary_files_whose_path_is_too_long_for_a_socket(models: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("long" * 25)
+    deep.mkdir()
+    process = nas_serve(models, "--", "true", env=os.environ | {"TMPDIR": str(deep)})
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "set TMPDIR to a shorter folder" in errors, errors
+
+
 def test_only_the_chosen_models_are_loaded(models: Path) -> None:
     add_model(models, "other")
     with Server(models, models=["other"]) as server:
