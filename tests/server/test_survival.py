@@ -149,16 +149,32 @@ def kill_envoy(server: Server) -> None:
     family(server, "envoy")[0].kill()
 
 
-def stop_a_python_model(server: Server) -> None:
+def stop(server: Server, part: str) -> None:
     """It is there, and answers nothing."""
-    max(family(server, "stub"), key=lambda p: p.pid).suspend()
+    (process,) = (p for p in family(server, "stub") if any(f"{NAME}_{part}/" in argument for argument in p.cmdline()))
+    process.suspend()
+
+
+def stop_preprocess(server: Server) -> None:
+    stop(server, "preprocess")
+
+
+def stop_engine(server: Server) -> None:
+    stop(server, "engine")
+
+
+def stop_postprocess(server: Server) -> None:
+    stop(server, "postprocess")
 
 
 def stop_triton(server: Server) -> None:
     family(server, "tritonserver")[0].suspend()
 
 
-@pytest.mark.parametrize("hurt", [kill_a_python_model, kill_triton, kill_envoy, stop_a_python_model, stop_triton])
+HURT = (kill_a_python_model, kill_triton, kill_envoy, stop_preprocess, stop_engine, stop_postprocess, stop_triton)
+
+
+@pytest.mark.parametrize("hurt", HURT)
 def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tuple[Server, list[str]]) -> None:
     """Until then clients hear that it does not, and nothing wrong."""
     server, said = survivor

@@ -130,7 +130,7 @@ def test_a_full_queue_refuses_and_says_so(models: Path, with_stand_in: None, tmp
     with Server(tmp_path / "models") as server, ThreadPoolExecutor(16) as pool:
         for protocol in ("grpc", "http"):
             url = server.grpc_url if protocol == "grpc" else f"http://{server.http_url}"
-            with Detector(url) as detector:
+            with Detector(url, retries=0) as detector:
 
                 def ask(path: Path, detector: Detector = detector) -> object:
                     try:
