@@ -86,8 +86,8 @@ def test_stages_alone_and_over_http_with_shared_memory(sharing: Server, analyzer
         alone = ["engine", "postprocess"] if options else ["preprocess", "engine", "postprocess"]
         assert [point["stage"] for point in points] == ["ensemble", *alone]
         assert all(point["throughput"] > 0 for point in points)
-        whole, *_, engine, postprocess = points
-        assert postprocess["p50_ms"] < engine["p50_ms"] < whole["p50_ms"] * 1.5
+        *_, engine, postprocess = points
+        assert postprocess["p50_ms"] < engine["p50_ms"]  # by a factor of some twenty
     (point,) = measured(sharing, *asked, "--url", f"http://{sharing.http_url}")["points"]
     assert point["throughput"] > 1 and point["mean_ms"] > 1
 
