@@ -29,14 +29,17 @@ import cv2
 import numpy as np
 import torch
 from common import cpu_name, measure
-from nas_build import build, calibrate, checkpoint, pictures, predict, rounding, weights
-from nas_build.exact import Exact
-from nas_build.export import Engine, export
-from nas_build.int8 import Quantizer
-from nas_build.processing import COCO
-from nas_build.quantize import insert_qdq
-from nas_build.schemes import SCHEMES
-from nas_client import Detector, validation
+from nas_build import pipeline
+from nas_build.graph import predict
+from nas_build.graph.exact import Exact
+from nas_build.graph.export import Engine, export
+from nas_build.int8 import calibrate, calibration_data, rounding
+from nas_build.int8.qdq import insert_qdq
+from nas_build.int8.quantize import Quantizer
+from nas_build.int8.schemes import SCHEMES
+from nas_build.yolo_nas import checkpoint, weights
+from nas_build.yolo_nas.processing import COCO
+from nas_client import Detector
 from nas_ensembles import contract, images
 from nas_eval import datasets, known, metrics
 from nas_eval.coco import COCO_NAMES
@@ -105,7 +108,7 @@ def in_process(title: str, detect: predict.Detect, dataset: Dataset, categories:
 
 
 def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
-    answers = validation.predict(detector, dataset, categories, validation.Protocol(), in_flight=4, resume=False)
+    answers = measure.predict(detector, dataset, categories, measure.Protocol(), in_flight=4, resume=False)
     found = []
     for answer in track(answers, detector.model.name, len(dataset.pictures), console=Console(stderr=True)):
         if answer.error:
@@ -116,7 +119,7 @@ def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> 
 
 def plain_int8(reference: Engine, half: Engine, calibration: Sequence[Path]) -> Exact:
     """What everybody's first int8 is: the largest value seen, the nearest weight, every convolution."""
-    observed = calibrate.observe(reference, pictures.canvases(calibration, COCO.letterbox))
+    observed = calibrate.observe(reference, calibration_data.canvases(calibration, COCO.letterbox))
     model = export(half, COCO.letterbox.size_hw, "plain")
     quantizer = Quantizer(model, reference, observed, SCHEMES["openvino"])
     rounded = {name: rounding.nearest(quantizer.weights_of(name)) for name in observed}
@@ -129,10 +132,10 @@ def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folde
     loaded = checkpoint.load(path)
     dtypes = (torch.float32, torch.float64, torch.float16)
     float32, reference, half = (Engine(loaded.network(), COCO, dtype) for dtype in dtypes)
-    calibration = pictures.find(arguments.calibration, arguments.calibration_pictures)
+    calibration = calibration_data.find(arguments.calibration, arguments.calibration_pictures)
     names = []
     for precision in ("fp16", "int8"):
-        options = build.Options(
+        options = pipeline.Options(
             arguments.weights,
             variant,  # type: ignore[arg-type]
             precision,
@@ -141,7 +144,7 @@ def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folde
             calibration_pictures=arguments.calibration_pictures,
             processing="coco",
         )
-        names.append(build.build(options, build.Reporter(warn=Console(stderr=True).print)).name)
+        names.append(pipeline.build(options, pipeline.Reporter(warn=Console(stderr=True).print)).name)
     categories = dataset.categories_of(loaded.class_names or COCO_NAMES)
     rows = [
         Row(variant, "PyTorch, in process", "float32", None, []),

@@ -22,9 +22,10 @@ from typing import Any
 from common import bare_openvino, build_demo, graph_file, machine, mixed_pictures, spread
 from google.protobuf import text_format
 from matplotlib.figure import Figure
-from nas_client import Detector, perf_analyzer
-from nas_client.bench import Point, Target, sweep, to_dict
-from nas_client.perf_analyzer import Load
+from nas_client import Detector
+from nas_client.bench import perf_analyzer
+from nas_client.bench.perf_analyzer import Load
+from nas_client.bench.sweep import Point, Target, sweep, to_dict
 from nas_serve import Server
 from rich.console import Console
 from rich.progress import Progress

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import openvino
-from nas_client.bench_report import cpu_name
+from nas_client.bench.report import cpu_name
 from nas_ensembles import contract, images, nms
 from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
 from rich.console import Console
@@ -45,10 +45,10 @@ def machine() -> dict[str, Any]:
 
 def build_demo(repository: Path, precision: str = "int8") -> str:
     """Name of the demo model, built into a repository for this CPU."""
-    from nas_build import build  # with PyTorch, which would count as memory of those that do without
+    from nas_build import pipeline  # with PyTorch, which would count as memory of those that do without
 
-    options = build.Options(weights="demo", variant="s", precision=precision, model_repository=repository)  # type: ignore[arg-type]
-    return build.build(options).name
+    options = pipeline.Options(weights="demo", variant="s", precision=precision, model_repository=repository)  # type: ignore[arg-type]
+    return pipeline.build(options).name
 
 
 def graph_file(repository: Path, name: str) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 from common import SAMPLES, build_demo, canvas_of, compiled, machine, measure
-from nas_build.exact import CANDIDATES
+from nas_build.graph.exact import CANDIDATES
 from nas_ensembles import contract, images, nms
 
 INSTRUCTION_SETS = ("AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI", "ALL")
@@ -46,7 +46,7 @@ def candidates(engine: Any, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def accuracy(expected: list[tuple[np.ndarray, ...]], got: list[tuple[np.ndarray, ...]]) -> dict[str, float]:
     """Share of the expected objects that are found, how many more there are, and how far boxes are off in px."""
-    from nas_build.boxes import iou
+    from nas_build.graph.boxes import iou
 
     total = found = extra = 0
     off: list[float] = []
@@ -69,7 +69,7 @@ def accuracy(expected: list[tuple[np.ndarray, ...]], got: list[tuple[np.ndarray,
 
 def correlations(expected: list[np.ndarray], got: list[np.ndarray]) -> list[float]:
     """Of the class logits, per sample."""
-    from nas_build.check import _logits
+    from nas_build.graph.check import _logits
 
     return [round(float(np.corrcoef(_logits(a), _logits(b))[0, 1]), 4) for a, b in zip(expected, got, strict=True)]
 
@@ -77,9 +77,9 @@ def correlations(expected: list[np.ndarray], got: list[np.ndarray]) -> list[floa
 def reference(pictures: list[np.ndarray], samples: list[np.ndarray], folder: Path) -> None:
     """What the network says in float64, to a file."""
     import torch
-    from nas_build import checkpoint, weights
-    from nas_build.export import Engine, top_candidates
-    from nas_build.processing import COCO
+    from nas_build.graph.export import Engine, top_candidates
+    from nas_build.yolo_nas import checkpoint, weights
+    from nas_build.yolo_nas.processing import COCO
 
     engine = Engine(
         checkpoint.load(weights.samples_folder() / "yolo_nas_s_demo.safetensors").network(), COCO, torch.float64
@@ -98,8 +98,8 @@ def reference(pictures: list[np.ndarray], samples: list[np.ndarray], folder: Pat
 
 def one(repository: Path, folder: Path, exact: bool) -> dict[str, Any]:
     """Of this process's instruction set, or of the exact executor."""
-    from nas_build.exact import Exact, opened
-    from nas_build.export import SCORES
+    from nas_build.graph.exact import Exact, opened
+    from nas_build.graph.export import SCORES
 
     found, scores = np.load(folder / "reference.npy", allow_pickle=True)
     stored = np.load(folder / "canvases.npz")

@@ -124,8 +124,8 @@ def onnxruntime(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
 @contextlib.contextmanager
 def pytorch(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
     import torch
-    from nas_build import checkpoint, weights
-    from nas_build.export import top_candidates
+    from nas_build.graph.export import top_candidates
+    from nas_build.yolo_nas import checkpoint, weights
 
     network = checkpoint.load(weights.resolve("demo", "s", print, lambda *_: None)).network()
 

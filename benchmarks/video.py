@@ -23,10 +23,11 @@ from typing import Any
 import cv2
 import numpy as np
 from common import BUS, build_demo, machine
-from nas_client import Detector, perf_analyzer
-from nas_client.bench import Target
-from nas_client.perf_analyzer import Load
-from nas_client.video import VideoFile
+from nas_client import Detector
+from nas_client.bench import perf_analyzer
+from nas_client.bench.perf_analyzer import Load
+from nas_client.bench.sweep import Target
+from nas_client.media.video import VideoFile
 from nas_serve import Server
 from rich.console import Console
 from rich.progress import track

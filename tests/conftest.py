@@ -18,10 +18,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from nas_build import build, checkpoint, network, processing, shells
+from nas_build import pipeline
 from nas_build.errors import BuildError, PlanError
-from nas_build.export import top_candidates
-from nas_build.network import YoloNAS
+from nas_build.graph.export import top_candidates
+from nas_build.targets.tensorrt import executors
+from nas_build.yolo_nas import checkpoint, network, processing
+from nas_build.yolo_nas.network import YoloNAS
 from nas_ensembles import contract, images, nms
 from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
 from nas_serve import Server, embedded
@@ -153,7 +155,7 @@ def six_builds(
     folder, failed = tmp_path_factory.mktemp("repository"), {}
     for variant, path in checkpoints.items():
         for precision in ("fp16", "int8"):
-            options = build.Options(
+            options = pipeline.Options(
                 weights="demo" if variant == "s" else str(path),
                 variant=variant,  # type: ignore[arg-type]
                 precision=precision,  # type: ignore[arg-type]
@@ -162,7 +164,7 @@ def six_builds(
                 calibration_method="auto" if variant == "s" else "percentile-99.999",
             )
             try:
-                assert build.build(options).built
+                assert pipeline.build(options).built
             except BuildError as error:
                 failed[contract.model_name(variant, precision)] = error
     return folder, failed
@@ -221,7 +223,7 @@ def triton_by_script(
 def engine() -> Iterator[Any]:
     """A real Docker engine."""
     try:
-        with shells.engine() as connected:
+        with executors.engine() as connected:
             yield connected
     except PlanError as error:
         pytest.skip(str(error))

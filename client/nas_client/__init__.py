@@ -6,8 +6,8 @@ with Detector("localhost:8001") as detector:
     print(detections.names, detections.boxes_xyxy)
 """
 
-from .detections import Detections
-from .detector import Detector, Model
+from .detection.detections import Detections
+from .detection.detector import Detector, Model
 from .errors import (
     AdminKeyMissing,
     ClientError,

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DEMO, SAMPLES
-from nas_build import build, network
-from nas_build.build import Options, Reporter
+from nas_build import pipeline
 from nas_build.errors import BuildError, CalibrationError
-from nas_build.variants import RANGE_METHODS
+from nas_build.pipeline import Options, Reporter
+from nas_build.yolo_nas import network
+from nas_build.yolo_nas.variants import RANGE_METHODS
 from safetensors.torch import save_file
 
 BIN = Path(sys.executable).parent
@@ -40,7 +41,7 @@ def run_cli(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    build.build(options(folder))
+    pipeline.build(options(folder))
     return folder
 
 
@@ -51,7 +52,7 @@ def test_all_six_are_built(six_builds: tuple[Path, dict[str, BuildError]]) -> No
 
 
 def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    result = build.build(options(tmp_path))
+    result = pipeline.build(options(tmp_path))
     assert result.built and result.version == 1
     assert list(result.seconds) == [
         *("export", "calibrate", "round weights", "held-out pictures", "choose ranges"),
@@ -62,7 +63,7 @@ def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> Non
 
 def test_up_to_date_is_a_no_op(built: Path) -> None:
     before = tree(built)
-    result = build.build(options(built))
+    result = pipeline.build(options(built))
     assert not result.built and result.version == 1
     assert tree(built) == before
 
@@ -99,9 +100,9 @@ def test_manifest_holds_what_went_in_and_what_was_measured(built: Path) -> None:
 
 def test_another_input_is_a_new_version_and_force_too(tmp_path: Path) -> None:
     fp16 = {"precision": "fp16"}
-    assert build.build(options(tmp_path, **fp16)).version == 1
-    assert build.build(options(tmp_path, **fp16, max_batch_size=2)).version == 2
-    first = build.build(options(tmp_path, **fp16, max_batch_size=2, force=True))
+    assert pipeline.build(options(tmp_path, **fp16)).version == 1
+    assert pipeline.build(options(tmp_path, **fp16, max_batch_size=2)).version == 2
+    first = pipeline.build(options(tmp_path, **fp16, max_batch_size=2, force=True))
     assert first.built and first.version == 3
     one, two = (tmp_path / f"yolo_nas_s_fp16_engine/{v}/model.onnx" for v in (2, 3))
     assert one.read_bytes() == two.read_bytes()
@@ -109,7 +110,7 @@ def test_another_input_is_a_new_version_and_force_too(tmp_path: Path) -> None:
 
 def test_warns_when_calibrated_on_the_samples_only(tmp_path: Path) -> None:
     warnings: list[str] = []
-    build.build(options(tmp_path), Reporter(warn=warnings.append))
+    pipeline.build(options(tmp_path), Reporter(warn=warnings.append))
     assert any("bundled samples" in warning and "--calibration" in warning for warning in warnings)
 
 
@@ -120,22 +121,22 @@ def test_unreadable_calibration_pictures_are_named_and_left_out(tmp_path: Path) 
     (folder / "b.png").write_bytes(b"no picture")
     warnings: list[str] = []
     # Unreadable ones are no held-out pictures either.
-    result = build.build(options(tmp_path / "m", calibration=folder), Reporter(warn=warnings.append))
+    result = pipeline.build(options(tmp_path / "m", calibration=folder), Reporter(warn=warnings.append))
     assert result.built and any("b.png: left out: 10 bytes that are no" in warning for warning in warnings)
     (folder / "a.jpg").unlink()
     with pytest.raises(CalibrationError, match="none of the 1 pictures"):
-        build.build(options(tmp_path / "n", calibration=folder))
+        pipeline.build(options(tmp_path / "n", calibration=folder))
     (folder / "b.png").unlink()
     with pytest.raises(CalibrationError, match="no pictures in it; expected .bmp, .jpeg"):
-        build.build(options(tmp_path / "n", calibration=folder))
+        pipeline.build(options(tmp_path / "n", calibration=folder))
     with pytest.raises(CalibrationError, match="no such folder"):
-        build.build(options(tmp_path / "n", calibration=folder / "x"))
+        pipeline.build(options(tmp_path / "n", calibration=folder / "x"))
     assert not (tmp_path / "n").exists() or tree(tmp_path / "n") == {}
 
 
 def test_variant_of_the_file_must_be_the_one_asked_for(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="holds YOLO-NAS S, not M. Build it with --variant s"):
-        build.build(options(tmp_path, weights=str(DEMO), variant="m"))
+        pipeline.build(options(tmp_path, weights=str(DEMO), variant="m"))
 
 
 def test_class_names_from_a_file(tmp_path: Path) -> None:
@@ -145,13 +146,13 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
     names.write_text("Würfel\nball\n", encoding="utf-8")
     folder = tmp_path / "m"
     arguments = options(folder, weights=str(network_file), variant=None, precision="fp16", class_names=names)
-    assert build.build(arguments).name == "yolo_nas_s_fp16"
+    assert pipeline.build(arguments).name == "yolo_nas_s_fp16"
     assert "Würfel" in (folder / "yolo_nas_s_fp16/config.pbtxt").read_text(encoding="utf-8")
     names.write_text("one\n")
     with pytest.raises(BuildError, match="1 names; the network has 2 classes"):
-        build.build(arguments)
+        pipeline.build(arguments)
     warnings: list[str] = []
-    build.build(options(tmp_path / "n", weights=str(network_file), precision="fp16"), Reporter(warn=warnings.append))
+    pipeline.build(options(tmp_path / "n", weights=str(network_file), precision="fp16"), Reporter(warn=warnings.append))
     assert any("class_0" in warning for warning in warnings)
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import PICTURES, canvas_of
-from nas_build import calibrate
-from nas_build.calibrate import Histogram, Observation
 from nas_build.errors import CalibrationError
-from nas_build.export import Engine
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO
-from nas_build.variants import RANGE_METHODS
+from nas_build.graph.export import Engine
+from nas_build.int8 import calibrate
+from nas_build.int8.calibrate import Histogram, Observation
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
+from nas_build.yolo_nas.variants import RANGE_METHODS
 from torch import nn
 
 

@@ -7,13 +7,13 @@ import onnx
 import pytest
 import torch
 from conftest import PICTURES, canvas_of
-from nas_build import check, export
-from nas_build.check import FP16_LIMITS, INT8_LIMITS, Agreement, Limits
 from nas_build.errors import DisagreementError
-from nas_build.exact import Exact
-from nas_build.export import Engine
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO, Processing
+from nas_build.graph import check, export
+from nas_build.graph.check import FP16_LIMITS, INT8_LIMITS, Agreement, Limits
+from nas_build.graph.exact import Exact
+from nas_build.graph.export import Engine
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO, Processing
 from onnx import numpy_helper
 
 CANVASES = [canvas_of(path) for path in PICTURES]

@@ -17,10 +17,10 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
-from nas_build import checkpoint, network, processing
-from nas_build.checkpoint import Checkpoint
 from nas_build.errors import CheckpointError, ProcessingError
-from nas_build.network import YoloNAS
+from nas_build.yolo_nas import checkpoint, network, processing
+from nas_build.yolo_nas.checkpoint import Checkpoint
+from nas_build.yolo_nas.network import YoloNAS
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,15 @@ import openvino.passes
 import pytest
 import torch
 from conftest import INSTRUCTION_SETS, PICTURES, canvas_of
-from nas_build import calibrate, check, export
-from nas_build.exact import CANDIDATES, Exact, Outputs, opened
-from nas_build.export import BOXES, SCORES, Engine
-from nas_build.int8 import Quantizer
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO
-from nas_build.schemes import SCHEMES
-from nas_build.variants import TARGETS
+from nas_build.graph import check, export
+from nas_build.graph.exact import CANDIDATES, Exact, Outputs, opened
+from nas_build.graph.export import BOXES, SCORES, Engine
+from nas_build.int8 import calibrate
+from nas_build.int8.quantize import Quantizer
+from nas_build.int8.schemes import SCHEMES
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
+from nas_build.yolo_nas.variants import TARGETS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 

@@ -8,10 +8,10 @@ import torch
 from conftest import PICTURES, canvas_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nas_build import export
-from nas_build.export import Engine, top_candidates
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO, Processing
+from nas_build.graph import export
+from nas_build.graph.export import Engine, top_candidates
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO, Processing
 from nas_ensembles import contract
 from onnx import TensorProto
 
@@ -128,7 +128,7 @@ def test_processing_is_compiled_into_the_graph(processing: Processing, demo_netw
 
 
 def test_small_canvas_has_fewer_candidates(demo_network: YoloNAS) -> None:
-    from nas_build import network
+    from nas_build.yolo_nas import network
 
     model = export.export(Engine(network.build("s", 1).eval(), COCO), (64, 96), "tiny")
     boxes, scores, labels = run(model, np.zeros((1, 3, 64, 96), np.uint8))

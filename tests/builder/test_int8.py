@@ -14,19 +14,21 @@ import pytest
 import torch
 import yaml
 from conftest import PICTURES
-from nas_build import build, export, int8
-from nas_build.build import Options, Reporter
-from nas_build.calibrate import observe
-from nas_build.clock import Clock
+from nas_build import pipeline
 from nas_build.errors import CalibrationError
-from nas_build.export import Engine
-from nas_build.heldout import HeldOut
-from nas_build.int8 import Quantizer, Settings
-from nas_build.network import YoloNAS
-from nas_build.pictures import canvases, hold_out
-from nas_build.processing import COCO
-from nas_build.rounding import nearest
-from nas_build.schemes import SCHEMES
+from nas_build.graph import export
+from nas_build.graph.export import Engine
+from nas_build.int8 import quantize
+from nas_build.int8.calibrate import observe
+from nas_build.int8.calibration_data import canvases, hold_out
+from nas_build.int8.held_out import HeldOut
+from nas_build.int8.quantize import Quantizer, Settings
+from nas_build.int8.rounding import nearest
+from nas_build.int8.schemes import SCHEMES
+from nas_build.pipeline import Options, Reporter
+from nas_build.progress import Clock
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.datasets import Dataset
@@ -89,7 +91,7 @@ def test_rounding_by_second_order_and_chosen_ranges_halve_what_plain_max_calibra
     held_out: HeldOut, fp16: onnx.ModelProto, quantizer: Quantizer
 ) -> None:
     widest = quantizer.grids("max")
-    plain = int8.insert_qdq(
+    plain = quantize.insert_qdq(
         fp16, widest, {name: nearest(quantizer.weights_of(name), SCHEME.pair_limit) for name in widest}
     )
     chosen = quantizer.graph(quantizer.grids("percentile-99.999"))
@@ -124,7 +126,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Pat
 
 def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(labelled: Path, tmp_path: Path) -> None:
     options = Options("demo", "s", "int8", model_repository=tmp_path, calibration=labelled)
-    manifest = build.build(dataclasses.replace(options, calibration_method="percentile-99.999")).manifest
+    manifest = pipeline.build(dataclasses.replace(options, calibration_method="percentile-99.999")).manifest
     measured = manifest["int8"]
     assert measured["truth"] == "labels" and measured["objects"] >= 10 and measured["held_out_pictures"] == 4
     assert list(measured["disturbance"]) == ["percentile-99.999"]
@@ -132,10 +134,10 @@ def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(labell
     assert all(name.startswith("train/") for name in manifest["inputs"]["pictures"])
     assert all(name.startswith("val/") for name in manifest["inputs"]["validation"])
     again = dataclasses.replace(options, calibration_method="percentile-99.999")
-    assert not build.build(again).built
+    assert not pipeline.build(again).built
     label = labelled.parent / "labels/val/coffee.txt"
     label.write_text(label.read_text() + "\n0 0.5 0.5 0.1 0.1\n")
-    assert build.build(again).built  # another truth is another input
+    assert pipeline.build(again).built  # another truth is another input
 
 
 def test_labels_of_other_classes_are_refused(labelled: Path, tmp_path: Path) -> None:
@@ -143,9 +145,9 @@ def test_labels_of_other_classes_are_refused(labelled: Path, tmp_path: Path) -> 
     other.write_text(yaml.safe_dump({"path": ".", "val": "images/val", "names": {i: f"thing {i}" for i in range(80)}}))
     options = Options("demo", "s", "int8", model_repository=tmp_path, validation=other)
     with pytest.raises(DatasetError, match="80 of its 80 classes are unknown to the model"):
-        build.build(options)
+        pipeline.build(options)
     with pytest.raises(DatasetError, match="nope.json: no such file"):
-        build.build(dataclasses.replace(options, validation=Path("nope.json")))
+        pipeline.build(dataclasses.replace(options, validation=Path("nope.json")))
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
@@ -165,7 +167,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(
     settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), SCHEME, "percentile-99.99", 1.0)
     warnings: list[str] = []
     clock = Clock()
-    made = int8.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, warnings.append)
+    made = quantize.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, warnings.append)
     graph, measured, layers = made.graph, made.report, made.layers
     assert measured["all_int8"]["loss"] == pytest.approx(all_int8, abs=0.01)
     assert measured["accuracy"]["loss"] <= 1.0 and held_out.accuracy(graph).loss <= 1.0
@@ -183,7 +185,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(
 def test_a_budget_that_is_met_measures_no_layer(fp16: onnx.ModelProto, reference: Engine, float32: Engine) -> None:
     settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), SCHEME, "percentile-99.999", 50.0)
     clock = Clock()
-    report = int8.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, lambda _: None).report
+    report = quantize.quantize(fp16, reference, float32, COCO, NAMES, settings, clock, lambda _: None).report
     assert report["kept_fp16"] == [] and report["budget"] == 50
     assert "sensitivity" not in clock.seconds
 
@@ -197,7 +199,7 @@ def test_nothing_to_measure_a_budget_with(
 
     def quantize(budget: float | None) -> dict[str, Any]:
         settings = Settings(PICTURES[:1], grey, SCHEME, "max", budget)
-        return int8.quantize(fp16, reference, float32, COCO, NAMES, settings, Clock(), lambda _: None).report
+        return quantize.quantize(fp16, reference, float32, COCO, NAMES, settings, Clock(), lambda _: None).report
 
     with pytest.raises(CalibrationError, match="finds nothing in the 1 held-out pictures.*--validation"):
         quantize(0.3)
@@ -229,7 +231,7 @@ def test_report(repository: Path) -> None:
 
 def test_the_table_of_a_build_shows_the_loss(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options("demo", "s", "int8", model_repository=repository)
-    assert not build.build(options, Reporter()).built
+    assert not pipeline.build(options, Reporter()).built
     command = [Path(sys.executable).parent / "nas-build", "--weights", "demo", "--precision", "int8"]
     command += ["--target", "openvino", "--model-repository", repository]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=True)

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from conftest import PICTURES, canvas_of
-from nas_build import network
-from nas_build.network import YoloNAS
-from nas_build.summary import summarize
+from nas_build.yolo_nas import network
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.summary import summarize
 
 # super-gradients 3.7.1: state-dict keys, parameters; fully fused parameters; GMACs at 640; alphas.
 PUBLISHED = {

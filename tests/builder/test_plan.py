@@ -24,17 +24,19 @@ from conftest import PICTURES, canvas_of
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
-from nas_build import build, calibrate, plan, plan_trtexec, rounding
-from nas_build.build import Options
+from nas_build import pipeline
 from nas_build.errors import PlanError
-from nas_build.export import Engine
-from nas_build.network import YoloNAS
-from nas_build.plan import Gpu, Plan, PlanOptions, Profile
-from nas_build.plan_tensorrt import InProcess
-from nas_build.plan_trtexec import Trtexec
-from nas_build.processing import COCO
-from nas_build.quantize import insert_qdq
-from nas_build.schemes import SCHEMES
+from nas_build.graph.export import Engine
+from nas_build.int8 import calibrate, rounding
+from nas_build.int8.qdq import insert_qdq
+from nas_build.int8.schemes import SCHEMES
+from nas_build.pipeline import Options
+from nas_build.targets.tensorrt import plan, trtexec
+from nas_build.targets.tensorrt.in_process import InProcess
+from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions, Profile
+from nas_build.targets.tensorrt.trtexec import Trtexec
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -214,7 +216,7 @@ def test_a_built_model_says_what_its_plan_needs(tmp_path: Path) -> None:
         instances=2,
     )
     builder = for_gpus("SM89")
-    first = build.build(options, plan_builder=builder)
+    first = pipeline.build(options, plan_builder=builder)
     assert first.built and first.seconds["plan"] > 0
     engine = tmp_path / "models" / "yolo_nas_s_int8_engine"
     assert sorted(p.name for p in (engine / "1").iterdir()) == ["known_answer.json", "model.plan"]
@@ -228,13 +230,13 @@ def test_a_built_model_says_what_its_plan_needs(tmp_path: Path) -> None:
     assert list(config.parameters) == ["known_answer"]
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 4]
 
-    assert not build.build(options, plan_builder=builder).built
+    assert not pipeline.build(options, plan_builder=builder).built
     other_gpu = InProcess(trt, Gpu("NVIDIA T4", "7.5"), builder._configure)
     changed = Options(**{**options.__dict__, "opt_batch_size": 1})
     for differs in ({"options": options, "plan_builder": other_gpu}, {"options": changed, "plan_builder": builder}):
         with pytest.raises(RuntimeError, match="a new build"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "_build", lambda *_: (_ for _ in ()).throw(RuntimeError("a new build")))
-            build.build(**differs)  # type: ignore[arg-type]
+            patch.setattr(pipeline, "_build", lambda *_: (_ for _ in ()).throw(RuntimeError("a new build")))
+            pipeline.build(**differs)  # type: ignore[arg-type]
 
 
 def test_a_build_that_fails_installs_nothing(tmp_path: Path, repository: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_build_that_fails_installs_nothing(tmp_path: Path, repository: Path) -
         weights="demo", variant="s", precision="fp16", target="tensorrt", model_repository=tmp_path / "models"
     )
     with pytest.raises(PlanError, match="out of memory"):
-        build.build(options, plan_builder=Refusing())  # type: ignore[arg-type]
+        pipeline.build(options, plan_builder=Refusing())  # type: ignore[arg-type]
     assert not any((tmp_path / "models").iterdir())
 
 
@@ -304,18 +306,18 @@ def test_images() -> None:
     ],
 )
 def test_the_release_is_read_from_trtexecs_banner(banner: str, version: str | None) -> None:
-    assert plan_trtexec.parse_version(banner) == version
+    assert trtexec.parse_version(banner) == version
 
 
 @given(st.integers(10, 99), st.integers(0, 99), st.integers(0, 99))
 def test_the_release_of_any_banner(major: int, minor: int, patch: int) -> None:
     number = major * 10000 + minor * 100 + patch
-    assert plan_trtexec.parse_version(f"[TensorRT v{number}]") == f"{major}.{minor}.{patch}"
+    assert trtexec.parse_version(f"[TensorRT v{number}]") == f"{major}.{minor}.{patch}"
 
 
 def test_trtexec_is_told_all_options_and_no_precision() -> None:
     options = PlanOptions(5, 2048, True, True)
-    told = plan_trtexec.arguments(PROFILE, options)
+    told = trtexec.arguments(PROFILE, options)
     assert told == [
         "--onnx=model.onnx",
         "--saveEngine=model.plan",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import CUSTOM_PROCESSING
 from nas_build.errors import ProcessingError
-from nas_build.processing import COCO, Processing, compile_processing
+from nas_build.yolo_nas.processing import COCO, Processing, compile_processing
 from nas_ensembles.letterbox import LetterboxSpec
 
 RESCALE = {"DetectionLongestMaxSizeRescale": {"output_shape": [636, 636]}}

@@ -5,16 +5,17 @@ import onnx
 import pytest
 import torch
 from conftest import PICTURES, canvas_of
-from nas_build import calibrate, check, export
-from nas_build.calibrate import Observation
-from nas_build.check import INT8_LIMITS
-from nas_build.exact import Exact
-from nas_build.export import Engine
-from nas_build.int8 import Quantizer
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO
-from nas_build.schemes import SCHEMES
-from nas_build.variants import TARGETS
+from nas_build.graph import check, export
+from nas_build.graph.check import INT8_LIMITS
+from nas_build.graph.exact import Exact
+from nas_build.graph.export import Engine
+from nas_build.int8 import calibrate
+from nas_build.int8.calibrate import Observation
+from nas_build.int8.quantize import Quantizer
+from nas_build.int8.schemes import SCHEMES
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
+from nas_build.yolo_nas.variants import TARGETS
 from onnx import TensorProto, numpy_helper
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from nas_build import configs, repository
-from nas_build.configs import ServedModel
 from nas_build.errors import RepositoryError
-from nas_build.repository import install, read_machine, read_manifest, versions
+from nas_build.repository import configs
+from nas_build.repository import install as installing
+from nas_build.repository.configs import ServedModel
+from nas_build.repository.install import install, read_machine, read_manifest, versions
 from nas_ensembles.known_answer import FILE, KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
@@ -174,9 +175,9 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
 def test_nothing_but_models_is_ever_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton takes every folder there for a model, and one without a config stops a starting server."""
     seen: set[str] = set()
-    real = repository._write
+    real = installing._write
     monkeypatch.setattr(
-        repository, "_write", lambda path, data: (seen.update(os.listdir(tmp_path / "models")), real(path, data))
+        installing, "_write", lambda path, data: (seen.update(os.listdir(tmp_path / "models")), real(path, data))
     )
     install(tmp_path / "models", MODEL, b"graph", KNOWN, {}, {})
     install(tmp_path / "models", MODEL, b"other", KNOWN, {}, {})

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nas_build import rounding
-from nas_build.calibrate import Observation
-from nas_build.rounding import Rounded
+from nas_build.int8 import rounding
+from nas_build.int8.calibrate import Observation
+from nas_build.int8.rounding import Rounded
 from numpy.typing import NDArray
 from torch import nn
 

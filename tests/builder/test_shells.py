@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from conftest import machine_image
-from nas_build import plan, shells
 from nas_build.errors import PlanError
-from nas_build.plan import Gpu, Plan, PlanOptions, Profile
-from nas_build.plan_trtexec import Trtexec
+from nas_build.targets.tensorrt import executors, plan
+from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions, Profile
+from nas_build.targets.tensorrt.trtexec import Trtexec
 
 IMAGE = "nas-triton-test/trtexec:26.08-py3"
 PROFILE = Profile("images", (3, 640, 640), 8, 8)
@@ -107,7 +107,7 @@ def test_an_engine_without_a_gpu_says_what_to_install(engine: Any, image: str) -
     with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
         Trtexec.docker(image)
     with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
-        with shells.container(image, "0", 60, lambda *_: None):
+        with executors.container(image, "0", 60, lambda *_: None):
             pass
     assert not ours(engine)
 
@@ -124,9 +124,9 @@ def test_no_engine_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_container_without_trtexec(engine: Any, image: str) -> None:
-    with shells.container(image, None, 60, lambda *_: None) as shell:
+    with executors.container(image, None, 60, lambda *_: None) as shell:
         list(shell.run(["mv", "/bin/trtexec", "/bin/other"]))
-        with pytest.raises(shells.Failed, match="trtexec ended with exit code 12[67]"):
+        with pytest.raises(executors.Failed, match="trtexec ended with exit code 12[67]"):
             list(shell.run(["trtexec", "--help"]))
         assert shell.get("nothing") == b""
         shell.put("data", b"\0\n\xff" * 100_000)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nas_build import weights
 from nas_build.errors import CheckpointError, DownloadError
-from nas_build.variants import Variant
+from nas_build.yolo_nas import weights
+from nas_build.yolo_nas.variants import Variant
 from nas_eval.downloads import Download
 
 

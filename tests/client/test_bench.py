@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SAMPLES, machine_image
-from nas_client import Detector, bench, perf_analyzer
-from nas_client.bench import WHERE, Point, Target
+from nas_client import Detector
+from nas_client.bench import perf_analyzer, sweep
+from nas_client.bench.perf_analyzer import Analyzer, Load
+from nas_client.bench.sweep import WHERE, Point, Target
 from nas_client.errors import BenchError
-from nas_client.perf_analyzer import Analyzer, Load
-from nas_client.transport import Address
+from nas_client.transport.base import Address
 from nas_ensembles import contract
 from nas_serve import Server
 
@@ -178,14 +179,14 @@ def point(throughput: float, p50_ms: float, spread: float = 0.0) -> Point:
     ],
 )
 def test_changes_beyond_the_spread_of_the_rounds_count(old: Point, new: Point, verdicts: list[str]) -> None:
-    assert [change.verdict for change in bench.compare(old, new)] == verdicts
+    assert [change.verdict for change in sweep.compare(old, new)] == verdicts
 
 
 def test_points_come_back_from_json() -> None:
     one = point(100, 10, 0.1)
-    assert bench.from_dict(json.loads(json.dumps(bench.to_dict(one)))) == one
+    assert sweep.from_dict(json.loads(json.dumps(sweep.to_dict(one)))) == one
     with pytest.raises(BenchError, match="is no measurement"):
-        bench.from_dict({"load": {"kind": "concurrency", "value": 1}})
+        sweep.from_dict({"load": {"kind": "concurrency", "value": 1}})
 
 
 def test_requests_are_written_as_triton_reads_them(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import PICTURES, SAMPLES
-from nas_client import sources
-from nas_client.video import Video, VideoFile, is_video
+from nas_client.media import sources
+from nas_client.media.video import Video, VideoFile, is_video
 from nas_serve import Server
 
 CLIENT = Path(sys.executable).parent / "nas-client"

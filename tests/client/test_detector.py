@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import PICTURES, SAMPLES
 from nas_client import ClientError, Detections, Detector, ModelUnavailable, ServerUnavailable
-from nas_client.transport import Address
+from nas_client.transport.base import Address
 from nas_serve import Server
 
 BUS = SAMPLES / "bus.jpg"
@@ -204,7 +204,7 @@ def test_addresses_that_are_malformed(url: str, problem: str) -> None:
     assert str(caught.value).startswith(f"{url!r}: ") and problem in str(caught.value)
 
 
-@pytest.mark.parametrize("package", ["nas_client", "nas_client.cli", "nas_serve.cli", "nas_build.cli"])
+@pytest.mark.parametrize("package", ["nas_client", "nas_client.cli.main", "nas_serve.cli", "nas_build.cli.main"])
 def test_commands_do_not_import_pytorch(package: str) -> None:
     code = f"import {package}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

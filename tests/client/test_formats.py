@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nas_client import Detections, formats
-from nas_client.draw import annotate
-from nas_client.formats import Found
-from nas_client.sources import Source, expand
+from nas_client import Detections
+from nas_client.media.sources import Source, expand
+from nas_client.output import formats
+from nas_client.output.draw import annotate
+from nas_client.output.formats import Found
 
 NAMES = ("person", "Straßenbahn, rot")
 RESULTS = [

@@ -18,11 +18,12 @@ import pytest
 import torch
 import yaml
 from conftest import PICTURES, in_pytorch
-from nas_build import predict
-from nas_build.export import Engine
-from nas_build.network import YoloNAS
-from nas_build.processing import COCO
-from nas_client import Detector, plots, validation
+from nas_build.graph import predict
+from nas_build.graph.export import Engine
+from nas_build.yolo_nas.network import YoloNAS
+from nas_build.yolo_nas.processing import COCO
+from nas_client import Detector
+from nas_client.validation import measure, plots
 from nas_ensembles import contract, images
 from nas_eval import datasets, metrics
 from nas_eval.datasets import Dataset
@@ -100,7 +101,7 @@ def assert_the_paths_agree(server: Server, network: YoloNAS, *arguments: object,
     assert grpc["pictures"] == reference.pictures and grpc["objects"] == reference.objects
     with Detector(f"http://{server.http_url}", model=FP16) as detector:  # the same over HTTP
         categories = dataset.categories_of(detector.class_names)
-        answers = validation.predict(detector, dataset, categories, validation.Protocol(), in_flight=4)
+        answers = measure.predict(detector, dataset, categories, measure.Protocol(), in_flight=4)
         http = metrics.evaluate(dataset, [one for answer in answers for one in answer.predictions])
     assert http.map_50_95 == grpc["map_50_95"]
 
@@ -163,7 +164,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path,
         categories = dataset.categories_of(detector.class_names)
 
         def run(**options: Any) -> Any:
-            return validation.predict(detector, dataset, categories, validation.Protocol(), 1, **options)
+            return measure.predict(detector, dataset, categories, measure.Protocol(), 1, **options)
 
         stopped = run()
         for _ in range(5):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import SAMPLES
 from nas_client import Detector
-from nas_client.video import Frame, Video, VideoFile, is_video
+from nas_client.media.video import Frame, Video, VideoFile, is_video
 from nas_serve import Server
 from numpy.typing import NDArray
 

@@ -68,7 +68,7 @@ def test_everything_is_pinned() -> None:
 
 
 def test_one_release_of_triton_everywhere() -> None:
-    from nas_build import plan
+    from nas_build.targets.tensorrt import plan
 
     assert "ARG TRITON_VERSION=26.08" in (ROOT / "docker/Dockerfile").read_text()
     assert plan.DEFAULT_SERVER == os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "26.08")

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from nas_build import checkpoint, unpickle
 from nas_build.errors import CheckpointError
+from nas_build.yolo_nas import checkpoint, unpickle
 from nas_ensembles import images
 from nas_eval import datasets
 from nas_eval.errors import DatasetError

@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEMO, PICTURES, ROOT, SAMPLES, canvas_of, in_pytorch, triton_by_script
-from nas_build import build, checkpoint, plan, shells
+from nas_build import pipeline
 from nas_build.errors import PlanError
-from nas_build.export import Engine, top_candidates
-from nas_build.plan import Gpu
-from nas_build.processing import COCO
+from nas_build.graph.export import Engine, top_candidates
+from nas_build.targets.tensorrt import executors, plan
+from nas_build.targets.tensorrt.plan import Gpu
+from nas_build.yolo_nas import checkpoint
+from nas_build.yolo_nas.processing import COCO
 from nas_client import Detections, Detector
 from numpy.typing import NDArray
 
@@ -53,7 +55,7 @@ def models(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("models")
     for precision in PRECISIONS:
-        options = build.Options(
+        options = pipeline.Options(
             weights="demo",
             variant="s",
             precision=precision,  # type: ignore[arg-type]
@@ -62,7 +64,7 @@ def models(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Path:
             opt_batch_size=1,
             server=server,
         )
-        manifest = build.build(options, plan_builder=builder).manifest
+        manifest = pipeline.build(options, plan_builder=builder).manifest
         assert manifest["plan"]["gpu"] == gpu.name and manifest["plan"]["tensorrt_version"]
     for path in (folder, *folder.rglob("*")):  # the server in a container is another user
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
@@ -186,8 +188,8 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
             yield ports
         return
     try:
-        with shells.engine() as client:
-            shells.require_gpu(client)
+        with executors.engine() as client:
+            executors.require_gpu(client)
     except PlanError as error:
         pytest.skip(f"no tritonserver with the TensorRT backend: none on PATH, and {error}")
     compose = ["docker", "compose", "--profile", "gpu", "--project-directory", str(ROOT)]

@@ -16,11 +16,12 @@ import onnx
 import pytest
 from conftest import INSTRUCTION_SETS, PICTURES, ROOT
 from google.protobuf import text_format
-from nas_build import check, configs
-from nas_build.exact import Exact
-from nas_build.processing import COCO
-from nas_build.rounding import nearest
-from nas_build.schemes import SCHEMES
+from nas_build.graph import check
+from nas_build.graph.exact import Exact
+from nas_build.int8.rounding import nearest
+from nas_build.int8.schemes import SCHEMES
+from nas_build.repository import configs
+from nas_build.yolo_nas.processing import COCO
 from nas_client import Detections, Detector
 from nas_ensembles import known_answer
 from nas_serve import Server, ServerError

@@ -11,9 +11,9 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 from conftest import CUSTOM_NAMES, PICTURES, SAMPLES, in_pytorch
-from nas_build import processing
-from nas_build.export import Engine, top_candidates
-from nas_build.network import YoloNAS
+from nas_build.graph.export import Engine, top_candidates
+from nas_build.yolo_nas import processing
+from nas_build.yolo_nas.network import YoloNAS
 from nas_client import ClientError, Detections, Detector, ImageRefused
 from nas_ensembles import contract, images
 from nas_serve import Server

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from conftest import PICTURES
-from nas_build import build
-from nas_build.plan import Gpu, Plan, PlanOptions
-from nas_client import Detections, Detector, ServerBusy, check
+from nas_build import pipeline
+from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions
+from nas_client import Detections, Detector, ServerBusy
+from nas_client.detection import check
 from nas_serve import Server, ServerError, embedded
 
 NAME = "yolo_nas_s_int8"
@@ -34,10 +35,10 @@ class OnnxAsPlan:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tensorrt")
-    options = build.Options(
+    options = pipeline.Options(
         weights="demo", variant="s", precision="int8", target="tensorrt", model_repository=folder, queue_delay_us=20_000
     )
-    build.build(options, plan_builder=OnnxAsPlan())
+    pipeline.build(options, plan_builder=OnnxAsPlan())
     return folder
 
 

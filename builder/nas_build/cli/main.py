@@ -1,0 +1,376 @@
+"""nas-build: the command line of the builder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from nas_ensembles import contract
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from .. import pipeline as building
+from ..errors import PlanError
+from ..targets.tensorrt import plan
+from ..yolo_nas.variants import PRECISIONS, VARIANTS, CalibrationMethod, Target
+from .report import report
+from .terminal import ERRORS, OUT, exit_codes
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command()(report)
+_int8_option = partial(typer.Option, rich_help_panel="INT8")
+_plan_option = partial(typer.Option, rich_help_panel="TensorRT")
+
+
+class _Display:
+    """Progress bars on a terminal, one line per finished step elsewhere."""
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[said]:.60}", style="dim", markup=False),
+            console=ERRORS,
+            disable=quiet,
+        )
+        self._verbose = verbose
+        self._tasks: dict[str, TaskID] = {}
+
+    def start(self, name: str) -> None:
+        """Begin a model: its steps get bars of their own."""
+        self._tasks.clear()
+        if not self._bars.disable:
+            self._bars.console.print(name, style="bold")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A step advanced."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, said="")
+        self._current = self._tasks[what]
+        self._bars.update(self._current, completed=done, total=total, said="")
+
+    def log(self, level: str, line: str) -> None:
+        """What TensorRT says: its last word beside the bar, all of it with --verbose."""
+        if self._verbose:
+            ERRORS.print(line, style="red" if level == "error" else "dim")
+        elif level == "info":
+            self._bars.update(self._current, said=line)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know, once each."""
+        self._bars.console.print(Text.assemble(("note: ", "yellow"), message))
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the bars."""
+        with self._bars:
+            yield
+
+
+@app.callback(invoke_without_command=True)
+def build(
+    ctx: typer.Context,
+    variant: Annotated[
+        Literal["s", "m", "l", "all"] | None,
+        typer.Option(help="Default: s, or what the checkpoint file holds.", show_default=False),
+    ] = None,
+    precision: Annotated[Literal["fp16", "int8", "all"], typer.Option()] = "fp16",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="coco (downloads the official file), demo (bundled), or a .pth, .pt or .safetensors file; "
+            "{variant} in a path stands for s, m, l."
+        ),
+    ] = "coco",
+    target: Annotated[
+        Literal["auto", "tensorrt", "openvino"],
+        typer.Option(help="What runs the engine; auto is tensorrt where a GPU is and a plan can be built."),
+    ] = "auto",
+    model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
+    name: Annotated[str | None, typer.Option(help="Default: yolo_nas_VARIANT_PRECISION.", show_default=False)] = None,
+    calibration: Annotated[
+        Path | None,
+        _int8_option(
+            help="Pictures like those the model will see: a folder, or a data set YAML (train calibrates, val "
+            "measures). Default: the bundled samples.",
+            show_default=False,
+        ),
+    ] = None,
+    calibration_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 64,
+    calibration_method: Annotated[
+        CalibrationMethod,
+        _int8_option(
+            help="How ranges are chosen: all, least squared error, least information lost, a percentile, or auto: "
+            "whichever disturbs held-out pictures least."
+        ),
+    ] = "auto",
+    validation: Annotated[
+        Path | None,
+        _int8_option(
+            help="Labelled pictures to measure the loss on, data set YAML or COCO JSON. Default: val of a calibration "
+            "YAML; else a quarter of the pictures, with what float32 finds in them for the truth.",
+            show_default=False,
+        ),
+    ] = None,
+    validation_images: Annotated[
+        Path | None, _int8_option(help="Folder of the pictures of a COCO JSON.", show_default=False)
+    ] = None,
+    validation_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 256,
+    int8_budget: Annotated[
+        float | None,
+        _int8_option(
+            min=0,
+            help="Most mAP points to lose against float32: the convolutions that hurt most for their work stay fp16 "
+            "until the measured loss is within it. Default: all are int8.",
+            show_default=False,
+        ),
+    ] = None,
+    max_batch_size: Annotated[int, typer.Option(min=1, max=256)] = contract.DEFAULT_MAX_BATCH_SIZE,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = contract.DEFAULT_MAX_PIXELS,
+    class_names: Annotated[
+        Path | None, typer.Option(help="File with one name per line. Default: the checkpoint's.", show_default=False)
+    ] = None,
+    processing: Annotated[
+        Literal["checkpoint", "coco"], typer.Option(help="Whose preprocessing to compile into the model.")
+    ] = "checkpoint",
+    instances: Annotated[int, typer.Option(min=1, help="Engines that run side by side, on each GPU.")] = 1,
+    queue_delay_us: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How long the engine waits for a batch to fill. Default: 0 for openvino, 500 for tensorrt.",
+            show_default=False,
+        ),
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="Private key (PEM, elliptic curve), for nas-serve --verify.", show_default=False),
+    ] = None,
+    plan_with: Annotated[
+        Literal["auto", "trtexec", "tensorrt", "docker"],
+        _plan_option(
+            help="What builds the plan: trtexec on this machine, the tensorrt package, or trtexec in a container of "
+            "the server's image."
+        ),
+    ] = "auto",
+    server: Annotated[
+        str,
+        _plan_option(help="Triton release or image that will load the plan: its TensorRT must be the one that builds."),
+    ] = plan.DEFAULT_SERVER,
+    opt_batch_size: Annotated[
+        int | None,
+        _plan_option(min=1, help="Kernels are chosen for this batch size. Default: the largest.", show_default=False),
+    ] = None,
+    optimization_level: Annotated[
+        int, _plan_option(min=0, max=5, help="How long TensorRT looks for fast kernels.")
+    ] = 3,
+    workspace_mib: Annotated[
+        int | None,
+        _plan_option(min=1, help="Most GPU memory a kernel may use. Default: all there is.", show_default=False),
+    ] = None,
+    hardware_compatible: Annotated[
+        bool,
+        _plan_option(
+            "--hardware-compatible",
+            help="A plan for Ampere and newer GPUs, not only this one's kind. Costs speed: kernels of newer "
+            "architectures are not used.",
+        ),
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        _plan_option(
+            "--version-compatible",
+            help="A plan for later TensorRT releases of the same major version too. Costs speed and size, and the "
+            "server must allow the runtime inside it: --backend-config=tensorrt,version-compatible=true.",
+        ),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+) -> None:
+    """Build YOLO-NAS checkpoints into a Triton model repository.
+
+    Examples: [bold]nas-build --weights demo --precision int8[/bold];
+    [bold]nas-build --variant all --precision all[/bold];
+    [bold]nas-build --weights best.pth --precision int8 --calibration pictures/[/bold]
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    variants = VARIANTS if variant == "all" else (variant or ("s" if weights in ("coco", "demo") else None),)
+    precisions = PRECISIONS if precision == "all" else (precision,)
+    if name and len(variants) * len(precisions) > 1:
+        raise typer.BadParameter("names one model; give one variant and one precision with it", param_hint="--name")
+    if name and not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
+    if variant == "all" and weights not in ("coco", "demo") and "{variant}" not in weights:
+        raise typer.BadParameter("one file holds one variant; write {variant} in the path", param_hint="--weights")
+    if opt_batch_size and opt_batch_size > max_batch_size:
+        raise typer.BadParameter(f"is at most --max-batch-size, {max_batch_size}", param_hint="--opt-batch-size")
+    display = _Display(as_json, verbose)
+    reporter = building.Reporter(display.progress, display.warn, display.log)
+    results = []
+    with exit_codes(), display.live():
+        chosen, plan_builder = _choose_target(target, server, plan_with, version_compatible, display)
+        for one_variant in variants:
+            for one_precision in precisions:
+                options = building.Options(
+                    weights=weights,
+                    variant=one_variant,
+                    precision=one_precision,
+                    target=chosen,
+                    name=name,
+                    model_repository=model_repository,
+                    calibration=calibration,
+                    calibration_pictures=calibration_pictures,
+                    calibration_method=calibration_method,
+                    validation=validation,
+                    validation_images=validation_images,
+                    validation_pictures=validation_pictures,
+                    int8_budget=int8_budget,
+                    max_batch_size=max_batch_size,
+                    max_pixels=max_pixels,
+                    class_names=class_names,
+                    processing=processing,
+                    force=force,
+                    instances=instances,
+                    queue_delay_us=queue_delay_us,
+                    plan_options=plan.PlanOptions(
+                        optimization_level, workspace_mib, hardware_compatible, version_compatible
+                    ),
+                    opt_batch_size=opt_batch_size,
+                    server=server,
+                    sign=sign,
+                )
+                display.start(
+                    f"{name or weights} {one_precision}"
+                    if one_variant is None
+                    else name or contract.model_name(one_variant, one_precision)
+                )
+                results.append(building.build(options, reporter, plan_builder))
+    if as_json:
+        OUT.print_json(json.dumps([_summary(result) for result in results]))
+    else:
+        _print_results(results)
+        if chosen == "tensorrt":
+            OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
+        else:
+            OUT.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+
+
+def _choose_target(
+    target: Literal["auto", "tensorrt", "openvino"],
+    server: str,
+    way: Literal["auto", "trtexec", "tensorrt", "docker"],
+    version_compatible: bool,
+    display: _Display,
+) -> tuple[Target, plan.PlanBuilder | None]:
+    """What to build for, and with what."""
+    if target == "openvino":
+        return target, None
+    if target == "auto":
+        try:
+            plan.find_gpu()
+        except PlanError:
+            return "openvino", None
+    if plan.below_security_floor(server):
+        display.warn(
+            f"Triton {server} has known remote code execution, fixed by {plan.SECURITY_FLOOR}: keep it off networks."
+        )
+    try:
+        return "tensorrt", plan.find(server, None if way == "auto" else way, version_compatible)
+    except PlanError as error:
+        if target == "tensorrt":
+            raise
+        display.warn(f"there is a GPU, but {error}\n  Building for OpenVINO on the CPU instead.")
+        return "openvino", None
+
+
+def _summary(result: building.Result) -> dict[str, object]:
+    manifest = result.manifest
+    return {
+        "name": result.name,
+        "version": result.version,
+        "built": result.built,
+        "seconds": result.seconds,
+        "target": manifest["inputs"]["target"],
+        "agreement": manifest["agreement"],
+        "machine": result.machine,
+        "plan": manifest.get(contract.PLAN),
+        "int8": manifest.get("int8"),
+        "files": manifest["files"],
+    }
+
+
+def _print_results(results: list[building.Result]) -> None:
+    table = Table(
+        Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found", "engine"
+    )
+    int8 = [result.name for result in results if "int8" in result.manifest]
+    if int8:
+        table.add_column("mAP loss", justify="right")
+    for result in results:
+        agreement = result.manifest["agreement"]
+        table.add_row(
+            result.name,
+            str(result.version),
+            "built" if result.built else "up to date",
+            f"{sum(result.seconds.values()):.1f}" if result.built else "",
+            f"{agreement['max_score_difference']:.3g}",
+            f"{agreement['detections_found']} of {agreement['detections']}",
+            f"{result.machine['agreement']:.3f}" if "agreement" in result.machine else "",
+            *([_loss(result.manifest.get("int8"))] if int8 else []),
+        )
+    OUT.print(table)
+    for name in int8:
+        OUT.print(f"What int8 does to each layer: nas-build report {name}")
+
+
+def _loss(int8: dict[str, Any] | None) -> str:
+    """Measured on held-out pictures, with its 95 % interval."""
+    if not int8 or "accuracy" not in int8:
+        return ""
+    accuracy = int8["accuracy"]
+    return f"{accuracy['loss']:+.2f} ({accuracy['loss_low']:+.2f} to {accuracy['loss_high']:+.2f})"
+
+
+@app.command()
+def info(
+    num_classes: Annotated[int, typer.Option(min=1)] = 80,
+    size: Annotated[int, typer.Option(min=32, help="Side of the square canvas, a multiple of 32.")] = 640,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print layers, parameters and multiply-accumulates of the variants."""
+    if size % 32:
+        raise typer.BadParameter(f"must be a multiple of 32, got {size}", param_hint="--size")
+    with exit_codes():
+        from ..yolo_nas import network
+        from ..yolo_nas.summary import summarize
+
+        summaries = [summarize(network.build(variant, num_classes), size) for variant in VARIANTS]
+    if as_json:
+        OUT.print_json(json.dumps([asdict(summary) for summary in summaries]))
+        return
+    table = Table("variant", "layers", "parameters", "fused parameters", "GMACs")
+    for summary in summaries:
+        table.add_row(
+            summary.variant.upper(),
+            str(summary.layers),
+            f"{summary.parameters / 1e6:.2f} M",
+            f"{summary.fused_parameters / 1e6:.2f} M",
+            f"{summary.gmacs:.1f}",
+        )
+    OUT.print(table)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,131 @@
+"""What the commands of nas-client share: consoles, options, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from typing import Annotated, TypeVar
+
+import typer
+from nas_eval.errors import DatasetError, DownloadError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..detection.detector import RETRIES, Detector
+from ..errors import ClientError
+from ..transport.base import Protocol
+
+# Names of files and classes are printed as they are, never read as markup.
+ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="host:port, or grpc://, grpcs://, http://, https://. Default: NAS_URL, then localhost:8001 "
+        "(with --protocol http: NAS_HTTP_URL, then localhost:8000).",
+        show_default=False,
+    ),
+]
+ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
+_Item = TypeVar("_Item")
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
+Retries = Annotated[
+    int, typer.Option(min=0, help="Of a request that the server could not take, after pauses that grow.")
+]
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Library errors become one message and exit code 1; Ctrl-C and SIGTERM end the requests and become 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (ClientError, DatasetError, DownloadError) as error:
+        print_error(str(error))
+        raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        print_error(f"{error.name} is not installed: pip install 'nas-triton[val]'")
+        raise typer.Exit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
+        raise typer.Exit(141) from None
+    except KeyboardInterrupt:
+        ERRORS.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def progress(
+    items: Generator[_Item, None, None], title: str, total: int | None, shown: bool = True
+) -> Generator[_Item, None, None]:
+    """Pass items on, with a bar and their rate on a terminal; closes where they come from, however it ends.
+
+    Args:
+        items: what is counted.
+        title: beside the bar.
+        total: None if nobody knows.
+        shown: False for no bar.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    disable = not (shown and ERRORS.is_terminal and total != 1)
+    # What is printed on standard output goes there, not to the console of the bar.
+    with (
+        contextlib.closing(items),
+        Progress(*columns, console=ERRORS, disable=disable, transient=True, redirect_stdout=False) as bar,
+    ):
+        task = bar.add_task(title, total=total)
+        for item in items:
+            bar.advance(task)
+            yield item
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    ERRORS.print(Text.assemble(("error: ", "red"), visible(message)))
+
+
+def visible(text: str) -> str:
+    """Control characters as escapes: names of files come from anywhere, and terminals obey them."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_retried(detector: Detector) -> None:
+    """How much was sent again, if anything."""
+    if detector.transport.retried:
+        ERRORS.print(f"{detector.transport.retried} requests were sent again: the server could not take them at first")
+
+
+def connect(
+    url: str | None,
+    protocol: Protocol | None,
+    model: str | None,
+    timeout: float,
+    retries: int = RETRIES,
+    shared_memory: bool | None = False,
+) -> Detector:
+    """A detector at the URL, or at that of the environment."""
+    given_by = "--url"
+    if url is None:
+        given_by = "NAS_HTTP_URL" if protocol == "http" else "NAS_URL"
+        url = os.environ.get(given_by)
+    try:
+        return Detector(
+            url, model=model, protocol=protocol, timeout_s=timeout, retries=retries, shared_memory=shared_memory
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=given_by) from None

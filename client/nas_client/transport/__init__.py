@@ -1,0 +1,1 @@
+"""Calls to a server over Triton's gRPC and HTTP."""

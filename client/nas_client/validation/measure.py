@@ -1,0 +1,120 @@
+"""Predictions of a served model on a data set, kept as they come, so that an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas_ensembles import contract
+from nas_eval.datasets import Dataset, Picture
+from nas_eval.downloads import cache_folder
+from nas_eval.metrics import Prediction, to_predictions
+
+from ..detection.detector import Detector, Model
+from ..errors import ClientError, ServerUnavailable
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is asked of the model: thresholds as the field validates with."""
+
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.7
+    max_detections: int = contract.DETECTIONS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture's predictions, or why there are none. `resumed` if an earlier run asked."""
+
+    picture: Picture
+    predictions: list[Prediction]
+    error: Exception | None = None
+    resumed: bool = False
+
+
+def predict(
+    detector: Detector,
+    dataset: Dataset,
+    categories: Mapping[int, int],
+    protocol: Protocol,
+    in_flight: int,
+    resume: bool = True,
+) -> Generator[Answer, None, None]:
+    """Ask for every picture, several at a time.
+
+    Args:
+        detector: of the model.
+        dataset: whose pictures.
+        categories: category id of each label; other labels are left out.
+        protocol: thresholds.
+        in_flight: requests at a time.
+        resume: begin with what an interrupted run of the same model, data and thresholds was answered.
+
+    Raises:
+        ServerUnavailable: when the server goes away; what was answered is kept.
+    """
+    path = _kept(detector.model, dataset, categories, protocol)
+    known = _read(path) if resume else {}
+    for picture in dataset.pictures:
+        if picture.id in known:
+            yield Answer(picture, known[picture.id], resumed=True)
+    missing = [picture for picture in dataset.pictures if picture.id not in known]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a" if known else "w", encoding="utf-8") as file:
+        for outcome in detector.detect_many(
+            missing,
+            lambda picture: picture.path,
+            in_flight=in_flight,
+            score_threshold=protocol.score_threshold,
+            iou_threshold=protocol.iou_threshold,
+            max_detections=protocol.max_detections,
+        ):
+            if isinstance(outcome.error, ServerUnavailable):
+                raise ServerUnavailable(
+                    f"{outcome.error} The same command goes on where this one stopped."
+                ) from outcome.error
+            if outcome.detections is None:
+                yield Answer(outcome.item, [], outcome.error or ClientError("no answer"))
+                continue
+            found = outcome.detections
+            predictions = to_predictions(found.boxes_xyxy, found.scores, found.labels, outcome.item.id, categories)
+            file.write(json.dumps({"id": outcome.item.id, "predictions": predictions}) + "\n")
+            file.flush()
+            yield Answer(outcome.item, predictions)
+    path.unlink(missing_ok=True)
+
+
+def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], protocol: Protocol) -> Path:
+    """Where answers are kept: another model, version, data set or threshold is another file."""
+    files = [(picture.id, str(picture.path), picture.path.stat().st_size) for picture in dataset.pictures]
+    identity: Any = [
+        model.name,
+        model.version,
+        model.parameters,
+        files,
+        sorted(categories.items()),
+        sorted(protocol.__dict__.items()),
+    ]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "validation" / f"{model.name}-{digest[:16]}.jsonl"
+
+
+def _read(path: Path) -> dict[int, list[Prediction]]:
+    """Answers by picture; a line that was cut off is left out."""
+    known: dict[int, list[Prediction]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return known
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            known[int(entry["id"])] = entry["predictions"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return known
