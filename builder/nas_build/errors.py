@@ -1,6 +1,7 @@
-"""What can go wrong in a build. The CLI turns these into one message and an exit code.
+"""What can go wrong in a build.
 
 BuildError
+├── OptionError         options that no build can have
 ├── CheckpointError     the file cannot be read, is no YOLO-NAS, or lacks keys
 ├── ProcessingError     the checkpoint's preprocessing holds a step that cannot be compiled
 ├── DownloadError       official weights cannot be had
@@ -14,7 +15,20 @@ from __future__ import annotations
 
 
 class BuildError(Exception):
-    """Base of all; the message says who, expected, got, and the next step."""
+    """Base of all; the message says who, expected, got, and the next step.
+
+    Attributes:
+        options: fields of `Options` that mend it: `processing`, `int8.calibration`; or with the value that does,
+            `processing=coco`. The command line names its flags by them.
+    """
+
+    def __init__(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.options = options
+
+
+class OptionError(BuildError):
+    """An option, or two together, that no build can have."""
 
 
 class CheckpointError(BuildError):

@@ -1,34 +1,57 @@
-"""The steps of a build: how far each is, and how long it took."""
+"""How a build speaks: how far its steps are, how long they took, what the user should know."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-from .yolo_nas.weights import Progress
+_Part = TypeVar("_Part")
 
 
-class Clock:
-    """Times the steps and reports how far each is: `with clock.step("export"): ...`."""
+class BuildProgress:
+    """Of one build, and silent: a display overrides `count`, `warn` and `log`.
 
-    def __init__(self, progress: Progress = lambda *_: None) -> None:
+    Attributes:
+        seconds: that each step took, by its name.
+    """
+
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._progress = progress
+        self._name, self._done, self._total = "", 0, 0
 
-    def step(self, name: str, total: int = 1) -> Clock:
-        """Begin a step of so many parts."""
-        self._name, self._total, self._done = name, total, 0
-        return self
+    @contextlib.contextmanager
+    def step(self, name: str, total: int = 1) -> Iterator[None]:
+        """Time a step of so many parts: `with progress.step("export"): ...`."""
+        self._name, self._done, self._total = name, 0, total
+        self.count(name, 0, total)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - started, 2)
+        self.count(name, total, total)
 
     def advance(self) -> None:
-        """One part is done."""
+        """One part of the current step is done."""
         self._done += 1
-        self._progress(self._name, self._done, self._total)
+        self.count(self._name, self._done, self._total)
 
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-        self._progress(self._name, 0, self._total)
+    def over(self, parts: Iterable[_Part]) -> Iterator[_Part]:
+        """The parts of the current step; each counts as done when the next is asked for."""
+        for part in parts:
+            yield part
+            self.advance()
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.seconds[self._name] = round(time.monotonic() - self._started, 2)
-        if kind is None:
-            self._progress(self._name, self._total, self._total)
+    def count(self, what: str, done: int, total: int) -> None:
+        """Of a step or a download, `done` of `total` parts or bytes are done."""
+
+    def warn(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        """Something the user should know, and the options that change it, as of `errors.BuildError`."""
+
+    def log(self, level: str, line: str) -> None:
+        """What TensorRT says; level is "error", "warning", "info" or "verbose"."""
+
+
+SILENT = BuildProgress()

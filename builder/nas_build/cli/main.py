@@ -2,78 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
-from rich.text import Text
 
-from .. import pipeline as building
-from ..errors import PlanError
+from .. import pipeline
+from ..errors import OptionError, PlanError
+from ..options import PRECISIONS, VARIANTS, CalibrationMethod, Options, PlanWay, TargetName
 from ..targets.tensorrt import plan
-from ..yolo_nas.variants import PRECISIONS, VARIANTS, CalibrationMethod, Target
+from .display import Display
+from .flags import flag, options_from
 from .report import report
-from .terminal import ERRORS, OUT, exit_codes
+from .terminal import OUT, exit_codes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(report)
+_DEFAULTS = Options()
 _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
-
-
-class _Display:
-    """Progress bars on a terminal, one line per finished step elsewhere."""
-
-    def __init__(self, quiet: bool, verbose: bool) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[said]:.60}", style="dim", markup=False),
-            console=ERRORS,
-            disable=quiet,
-        )
-        self._verbose = verbose
-        self._tasks: dict[str, TaskID] = {}
-
-    def start(self, name: str) -> None:
-        """Begin a model: its steps get bars of their own."""
-        self._tasks.clear()
-        if not self._bars.disable:
-            self._bars.console.print(name, style="bold")
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """A step advanced."""
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total, said="")
-        self._current = self._tasks[what]
-        self._bars.update(self._current, completed=done, total=total, said="")
-
-    def log(self, level: str, line: str) -> None:
-        """What TensorRT says: its last word beside the bar, all of it with --verbose."""
-        if self._verbose:
-            ERRORS.print(line, style="red" if level == "error" else "dim")
-        elif level == "info":
-            self._bars.update(self._current, said=line)
-
-    def warn(self, message: str) -> None:
-        """Something the user should know, once each."""
-        self._bars.console.print(Text.assemble(("note: ", "yellow"), message))
-
-    @contextlib.contextmanager
-    def live(self) -> Iterator[None]:
-        """Show the bars."""
-        with self._bars:
-            yield
 
 
 @app.callback(invoke_without_command=True)
@@ -95,7 +48,7 @@ def build(
         Literal["auto", "tensorrt", "openvino"],
         typer.Option(help="What runs the engine; auto is tensorrt where a GPU is and a plan can be built."),
     ] = "auto",
-    model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
+    model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = _DEFAULTS.model_repository,
     name: Annotated[str | None, typer.Option(help="Default: yolo_nas_VARIANT_PRECISION.", show_default=False)] = None,
     calibration: Annotated[
         Path | None,
@@ -105,14 +58,16 @@ def build(
             show_default=False,
         ),
     ] = None,
-    calibration_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 64,
+    calibration_pictures: Annotated[
+        int, _int8_option(min=1, help="At most this many, evenly spread.")
+    ] = _DEFAULTS.int8.calibration_pictures,
     calibration_method: Annotated[
         CalibrationMethod,
         _int8_option(
             help="How ranges are chosen: all, least squared error, least information lost, a percentile, or auto: "
             "whichever disturbs held-out pictures least."
         ),
-    ] = "auto",
+    ] = _DEFAULTS.int8.calibration_method,
     validation: Annotated[
         Path | None,
         _int8_option(
@@ -124,7 +79,9 @@ def build(
     validation_images: Annotated[
         Path | None, _int8_option(help="Folder of the pictures of a COCO JSON.", show_default=False)
     ] = None,
-    validation_pictures: Annotated[int, _int8_option(min=1, help="At most this many, evenly spread.")] = 256,
+    validation_pictures: Annotated[
+        int, _int8_option(min=1, help="At most this many, evenly spread.")
+    ] = _DEFAULTS.int8.validation_pictures,
     int8_budget: Annotated[
         float | None,
         _int8_option(
@@ -134,8 +91,8 @@ def build(
             show_default=False,
         ),
     ] = None,
-    max_batch_size: Annotated[int, typer.Option(min=1, max=256)] = contract.DEFAULT_MAX_BATCH_SIZE,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = contract.DEFAULT_MAX_PIXELS,
+    max_batch_size: Annotated[int, typer.Option(min=1, max=256)] = _DEFAULTS.max_batch_size,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = _DEFAULTS.max_pixels,
     class_names: Annotated[
         Path | None, typer.Option(help="File with one name per line. Default: the checkpoint's.", show_default=False)
     ] = None,
@@ -156,7 +113,7 @@ def build(
         typer.Option(help="Private key (PEM, elliptic curve), for nas-serve --verify.", show_default=False),
     ] = None,
     plan_with: Annotated[
-        Literal["auto", "trtexec", "tensorrt", "docker"],
+        PlanWay,
         _plan_option(
             help="What builds the plan: trtexec on this machine, the tensorrt package, or trtexec in a container of "
             "the server's image."
@@ -203,76 +160,50 @@ def build(
     [bold]nas-build --variant all --precision all[/bold];
     [bold]nas-build --weights best.pth --precision int8 --calibration pictures/[/bold]
     """
+    given = dict(locals())  # the parameters, by their names
     if ctx.invoked_subcommand is not None:
         return
     variants = VARIANTS if variant == "all" else (variant or ("s" if weights in ("coco", "demo") else None),)
     precisions = PRECISIONS if precision == "all" else (precision,)
     if name and len(variants) * len(precisions) > 1:
         raise typer.BadParameter("names one model; give one variant and one precision with it", param_hint="--name")
-    if name and not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
-        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
     if variant == "all" and weights not in ("coco", "demo") and "{variant}" not in weights:
         raise typer.BadParameter("one file holds one variant; write {variant} in the path", param_hint="--weights")
-    if opt_batch_size and opt_batch_size > max_batch_size:
-        raise typer.BadParameter(f"is at most --max-batch-size, {max_batch_size}", param_hint="--opt-batch-size")
-    display = _Display(as_json, verbose)
-    reporter = building.Reporter(display.progress, display.warn, display.log)
-    results = []
+    wanted = [_options({**given, "variant": v, "precision": p}) for v in variants for p in precisions]
+    display = Display(quiet=as_json, verbose=verbose)
     with exit_codes(), display.live():
-        chosen, plan_builder = _choose_target(target, server, plan_with, version_compatible, display)
-        for one_variant in variants:
-            for one_precision in precisions:
-                options = building.Options(
-                    weights=weights,
-                    variant=one_variant,
-                    precision=one_precision,
-                    target=chosen,
-                    name=name,
-                    model_repository=model_repository,
-                    calibration=calibration,
-                    calibration_pictures=calibration_pictures,
-                    calibration_method=calibration_method,
-                    validation=validation,
-                    validation_images=validation_images,
-                    validation_pictures=validation_pictures,
-                    int8_budget=int8_budget,
-                    max_batch_size=max_batch_size,
-                    max_pixels=max_pixels,
-                    class_names=class_names,
-                    processing=processing,
-                    force=force,
-                    instances=instances,
-                    queue_delay_us=queue_delay_us,
-                    plan_options=plan.PlanOptions(
-                        optimization_level, workspace_mib, hardware_compatible, version_compatible
-                    ),
-                    opt_batch_size=opt_batch_size,
-                    server=server,
-                    sign=sign,
-                )
-                display.start(
-                    f"{name or weights} {one_precision}"
-                    if one_variant is None
-                    else name or contract.model_name(one_variant, one_precision)
-                )
-                results.append(building.build(options, reporter, plan_builder))
+        chosen, plan_builder = _choose_target(target, wanted[0], display)
+        results = []
+        for options in wanted:
+            progress = display.model(_title(options))
+            results.append(pipeline.build(replace(options, target=chosen), progress, plan_builder))
     if as_json:
         OUT.print_json(json.dumps([_summary(result) for result in results]))
+        return
+    _print_results(results)
+    if chosen == "tensorrt":
+        OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
     else:
-        _print_results(results)
-        if chosen == "tensorrt":
-            OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
-        else:
-            OUT.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+        OUT.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+
+
+def _options(parameters: Mapping[str, Any]) -> Options:
+    """Of one build; the target is chosen later."""
+    try:
+        return options_from({**parameters, "target": _DEFAULTS.target})
+    except OptionError as error:
+        raise typer.BadParameter(str(error), param_hint=", ".join(map(flag, error.options))) from None
+
+
+def _title(options: Options) -> str:
+    if options.name is None and options.variant is not None:
+        return contract.model_name(options.variant, options.precision)
+    return options.name or f"{options.weights} {options.precision}"
 
 
 def _choose_target(
-    target: Literal["auto", "tensorrt", "openvino"],
-    server: str,
-    way: Literal["auto", "trtexec", "tensorrt", "docker"],
-    version_compatible: bool,
-    display: _Display,
-) -> tuple[Target, plan.PlanBuilder | None]:
+    target: Literal["auto", "tensorrt", "openvino"], options: Options, display: Display
+) -> tuple[TargetName, plan.PlanBuilder | None]:
     """What to build for, and with what."""
     if target == "openvino":
         return target, None
@@ -281,12 +212,14 @@ def _choose_target(
             plan.find_gpu()
         except PlanError:
             return "openvino", None
+    server = options.tensorrt.server or plan.DEFAULT_SERVER
     if plan.below_security_floor(server):
         display.warn(
             f"Triton {server} has known remote code execution, fixed by {plan.SECURITY_FLOOR}: keep it off networks."
         )
+    way = None if options.tensorrt.way == "auto" else options.tensorrt.way
     try:
-        return "tensorrt", plan.find(server, None if way == "auto" else way, version_compatible)
+        return "tensorrt", plan.find(server, way, options.tensorrt.version_compatible)
     except PlanError as error:
         if target == "tensorrt":
             raise
@@ -294,7 +227,7 @@ def _choose_target(
         return "openvino", None
 
 
-def _summary(result: building.Result) -> dict[str, object]:
+def _summary(result: pipeline.Result) -> dict[str, object]:
     manifest = result.manifest
     return {
         "name": result.name,
@@ -310,7 +243,7 @@ def _summary(result: building.Result) -> dict[str, object]:
     }
 
 
-def _print_results(results: list[building.Result]) -> None:
+def _print_results(results: list[pipeline.Result]) -> None:
     table = Table(
         Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found", "engine"
     )

@@ -37,7 +37,8 @@ def report(
             built = ", ".join(install.models(model_repository)) or "none"
             raise RepositoryError(
                 f"{model_repository}: no model {name}, or its files were changed; it has: {built}. "
-                "Build it with nas-build, or name another with --model-repository."
+                "Build it with nas-build, or name another repository.",
+                options=("model_repository",),
             )
         machine = install.read_machine(model_repository, name)
     layers = manifest.get("layers", {})

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import BuildError
+from .flags import with_flags
 
 # Names and paths are printed as they are, never read as markup.
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -26,7 +27,7 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except (BuildError, DatasetError) as error:
-        ERRORS.print(Text.assemble(("error: ", "red"), str(error)))
+        ERRORS.print(Text.assemble(("error: ", "red"), with_flags(str(error), getattr(error, "options", ()))))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed; nas-build needs it: pip install 'nas-triton[build]'"

@@ -6,7 +6,7 @@ The second asks the engine on this machine for the known answer that will travel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,11 @@ from nas_ensembles.known_answer import KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
 from numpy.typing import NDArray
 
+from .. import bundled, pictures
 from ..errors import DisagreementError
-from ..int8 import calibration_data
-from ..int8.schemes import ActivationType
-from ..yolo_nas import weights
 from .boxes import iou
 from .exact import Outputs
-from .export import Engine, top_candidates
+from .export import EndToEnd, top_candidates
 
 _TOP_ANCHORS = 300  # boxes of worse anchors are never reported
 # Detections this far above the threshold must be found again; nearer ones may fall on either side of it.
@@ -42,11 +40,6 @@ class Limits:
 
 
 FP16_LIMITS = Limits(score=0.01, box_px=1.0, correlation=0.999, found=0.99)
-# Behind a ReLU signed activations have half of the steps.
-INT8_LIMITS: Mapping[ActivationType, Limits] = {
-    "int8": Limits(score=1.0, box_px=float("inf"), correlation=0.98, found=0.9),
-    "uint8": Limits(score=1.0, box_px=float("inf"), correlation=0.99, found=0.9),
-}
 _PICTURE = "bus.jpg"  # of the samples: users' own pictures do not travel with their models
 
 
@@ -71,36 +64,36 @@ class Agreement:
 
 
 def compare(
-    graph: Callable[[NDArray[np.uint8]], Outputs], engine: Engine, canvases: Iterable[NDArray[np.uint8]]
+    graph: Callable[[NDArray[np.uint8]], Outputs], reference: EndToEnd, canvases: Iterable[NDArray[np.uint8]]
 ) -> Agreement:
-    """Run the graph and the engine in PyTorch on the same canvases.
+    """Run the graph and the network in PyTorch on the same canvases.
 
     Args:
         graph: an `exact.Exact`, or what else runs it.
-        engine: in float64, so that what is measured is the same on every CPU.
+        reference: in float64, so that what is measured is the same on every CPU.
         canvases: (3, H, W) uint8 RGB.
 
     Raises:
         DisagreementError: if the graph's top-k is not exactly the best of its own scores.
     """
     score_difference, box_difference, correlation = 0.0, 0.0, 1.0
-    pictures = detections = found = 0
+    count = detections = found = 0
     for canvas in canvases:
         outputs = graph(canvas)
         candidates, graph_boxes, graph_scores = outputs.candidates, outputs.boxes, outputs.scores
-        boxes, scores = engine.answer(canvas)
+        boxes, scores = reference.answer(canvas)
         best_pairs = top_candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
         expected = [output[0].numpy() for output in best_pairs]
         _check_candidates(candidates, graph_boxes, graph_scores)
         best = np.argsort(scores.max(axis=1), kind="stable")[-_TOP_ANCHORS:]
-        pictures += 1
+        count += 1
         score_difference = max(score_difference, float(np.abs(scores - graph_scores).max()))
         box_difference = max(box_difference, float(np.abs(boxes[best] - graph_boxes[best]).max()))
         correlation = min(correlation, float(np.corrcoef(_logits(scores), _logits(graph_scores))[0, 1]))
         there, again = _found_again(expected, candidates)
         detections += there
         found += again
-    return Agreement(pictures, _round(score_difference), _round(box_difference), _round(correlation), detections, found)
+    return Agreement(count, _round(score_difference), _round(box_difference), _round(correlation), detections, found)
 
 
 def require(agreement: Agreement, limits: Limits, name: str) -> None:
@@ -122,15 +115,17 @@ def require(agreement: Agreement, limits: Limits, name: str) -> None:
     ]
     if problems:
         hint = ""
+        options: tuple[str, ...] = ()
         if limits != FP16_LIMITS:
             hint = (
-                " This is the graph itself, on any CPU. Calibrate with pictures like those it will see "
-                "(--calibration DIR), by another method (--calibration-method), or keep some of it fp16 "
-                "(--int8-budget)."
+                " This is the graph itself, on any CPU. Calibrate with pictures like those it will see, by another "
+                "method, or keep some of it fp16 by a budget."
             )
+            options = ("int8.calibration", "int8.calibration_method", "int8.budget")
         raise DisagreementError(
             f"{name}: the exported graph disagrees with PyTorch on {agreement.pictures} pictures: "
-            f"{'; '.join(problems)}. Nothing was installed.{hint}"
+            f"{'; '.join(problems)}. Nothing was installed.{hint}",
+            options=options,
         )
 
 
@@ -141,7 +136,7 @@ def ask(graph: Callable[[NDArray[np.uint8]], Outputs], spec: LetterboxSpec) -> K
         graph: an `exact.Exact`.
         spec: of the model.
     """
-    ((canvas),) = calibration_data.canvases([weights.samples_folder() / _PICTURE], spec)
+    (canvas,) = pictures.canvases([bundled.folder() / _PICTURE], spec)
     height, width = spec.size_hw[0] // known_answer.BLOCK, spec.size_hw[1] // known_answer.BLOCK
     blocks = canvas.reshape(3, height, known_answer.BLOCK, width, known_answer.BLOCK).mean(axis=(2, 4)).round()
     picture = np.ascontiguousarray(blocks.astype(np.uint8).transpose(1, 2, 0))

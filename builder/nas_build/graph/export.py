@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -21,8 +24,8 @@ _KEPT_ANSWERS = 32  # of 3 MB each
 BOXES, SCORES = "boxes_xyxy", "scores"  # decoded, before the top-k: inner tensors of the graph
 
 
-class Engine(nn.Module):
-    """What the engine computes: `images` to the K best candidates.
+class EndToEnd(nn.Module):
+    """What the engine computes, in PyTorch: `images` to the K best candidates.
 
     Args:
         network: with its weights.
@@ -78,6 +81,39 @@ class Engine(nn.Module):
         return *top_candidates(boxes, scores), boxes, scores
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A network's graph, and what it is compared with.
+
+    Attributes:
+        network: with its weights.
+        processing: of the model.
+        class_names: by label.
+        graph: in half precision.
+    """
+
+    network: YoloNAS
+    processing: Processing
+    class_names: Sequence[str]
+    graph: onnx.ModelProto
+
+    @classmethod
+    def of(cls, network: YoloNAS, processing: Processing, class_names: Sequence[str], name: str) -> Exported:
+        """Export a network; the graph gets the name."""
+        graph = export(EndToEnd(network, processing), processing.letterbox.size_hw, name)
+        return cls(network, processing, class_names, graph)
+
+    @cached_property
+    def reference(self) -> EndToEnd:
+        """In float64: what is chosen and judged, is by it, so that every CPU chooses alike."""
+        return EndToEnd(self.network, self.processing, torch.float64)
+
+    @cached_property
+    def float32(self) -> EndToEnd:
+        """In float32, for the many pictures whose accuracy is measured."""
+        return EndToEnd(self.network, self.processing, torch.float32)
+
+
 def top_candidates(boxes: Tensor, scores: Tensor, k: int = contract.CANDIDATES) -> tuple[Tensor, Tensor, Tensor]:
     """The k best (anchor, class) pairs, exactly, in two cheap stages.
 
@@ -102,14 +138,14 @@ def top_candidates(boxes: Tensor, scores: Tensor, k: int = contract.CANDIDATES) 
     return boxes.gather(1, rows.unsqueeze(-1).expand(-1, -1, 4)), best, labels
 
 
-def export(engine: Engine, size_hw: tuple[int, int], name: str) -> onnx.ModelProto:
-    """Trace the engine into ONNX with a dynamic batch dimension.
+def export(network: EndToEnd, size_hw: tuple[int, int], name: str) -> onnx.ModelProto:
+    """Trace the network into ONNX with a dynamic batch dimension.
 
-    The result is the same, byte for byte, for the same engine and library versions. Initializers and convolutions
+    The result is the same, byte for byte, for the same network and library versions. Initializers and convolutions
     are named after the network's modules (`backbone.stem.conv.conv`).
 
     Args:
-        engine: with the network's weights.
+        network: in float16, with its weights.
         size_hw: height and width of the canvas in pixels.
         name: of the graph.
     """
@@ -119,7 +155,7 @@ def export(engine: Engine, size_hw: tuple[int, int], name: str) -> onnx.ModelPro
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            engine.eval(),
+            network.eval(),
             (example,),
             dynamo=True,
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},

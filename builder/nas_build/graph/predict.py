@@ -14,30 +14,31 @@ from nas_eval.errors import DatasetError
 from nas_eval.metrics import Prediction, to_predictions
 from numpy.typing import NDArray
 
-from .export import Engine, top_candidates
+from ..progress import SILENT, BuildProgress
+from .export import EndToEnd, top_candidates
 
 # A canvas (3, H, W) to candidates: boxes (K, 4) in canvas pixels, scores (K,), labels (K,).
 Detect = Callable[[NDArray[np.uint8]], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
 
 
-def in_pytorch(engine: Engine) -> Detect:
-    """Candidates by PyTorch, in float32 if the engine is."""
+def in_pytorch(network: EndToEnd) -> Detect:
+    """Candidates by PyTorch, in float32 if the network is."""
 
     def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         with torch.inference_mode():
-            boxes, scores, labels = top_candidates(*engine.decoded(torch.from_numpy(canvas)[None]))
+            boxes, scores, labels = top_candidates(*network.decoded(torch.from_numpy(canvas)[None]))
         return boxes[0].numpy(), scores[0].numpy(), labels[0].numpy()
 
     return detect
 
 
-def predict(
+def on_dataset(
     detect: Detect,
     spec: LetterboxSpec,
     dataset: Dataset,
     categories: Mapping[int, int],
     thresholds: contract.Thresholds,
-    progress: Callable[[], None] = lambda: None,
+    progress: BuildProgress = SILENT,
 ) -> list[Prediction]:
     """Detect in every picture of a data set.
 
@@ -47,13 +48,13 @@ def predict(
         dataset: whose pictures.
         categories: category id of each label; other labels are left out.
         thresholds: as a request would set them.
-        progress: called after each picture.
+        progress: advanced after each picture.
 
     Raises:
         DatasetError: if a picture cannot be read.
     """
     predictions: list[Prediction] = []
-    for picture in dataset.pictures:
+    for picture in progress.over(dataset.pictures):
         try:
             image = images.decode(picture.path.read_bytes())
         except (OSError, images.UnreadableImage) as error:
@@ -65,5 +66,4 @@ def predict(
         kept = nms.select(boxes, scores, labels, thresholds)
         boxes = unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, (image.shape[1], image.shape[0]))
         predictions += to_predictions(boxes, scores[kept], labels[kept], picture.id, categories)
-        progress()
     return predictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ..graph.boxes import iou
 from ..graph.exact import Exact
-from ..graph.export import Engine, top_candidates
-from ..graph.predict import Detect, predict
-from ..yolo_nas.processing import Processing
+from ..graph.export import Exported, top_candidates
+from ..graph.predict import Detect, on_dataset
+from ..progress import SILENT, BuildProgress
 
 _PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)  # as the field validates
 _LOOKED_AT = 8  # pictures that `disturbance` takes
@@ -45,33 +45,26 @@ class HeldOut:
     """Pictures, and what float32 finds in them.
 
     Args:
-        reference: in float64.
-        float32: the same network in float32, for the pictures that `disturbance` does not look at.
-        processing: of the model.
+        exported: whose network.
         dataset: with labels; or without, then what float32 finds above the model's score threshold is the truth.
-        categories: category id of each label of the model.
-        progress: called after each picture.
+        progress: advanced after each picture.
 
     Attributes:
         labelled: whether the truth is labels.
         dataset: the pictures and their truth.
+
+    Raises:
+        DatasetError: if the labels are of classes that the model lacks, or a picture cannot be read.
     """
 
-    def __init__(
-        self,
-        reference: Engine,
-        float32: Engine,
-        processing: Processing,
-        dataset: Dataset,
-        categories: Mapping[int, int],
-        progress: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._spec = processing.letterbox
-        self._categories = categories
+    def __init__(self, exported: Exported, dataset: Dataset, progress: BuildProgress = SILENT) -> None:
+        self._spec = exported.processing.letterbox
+        self._categories = dataset.categories_of(exported.class_names)
         self._seen: list[tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]] = []
-        self._found = predict(self._watch(reference, float32), self._spec, dataset, categories, _PROTOCOL, progress)
+        self._found = self._predictions(self._watch(exported), dataset, progress)
         self.labelled = bool(dataset.truth["annotations"])
-        self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, processing.score_threshold)
+        threshold = exported.processing.score_threshold
+        self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, threshold)
         self._float32 = self._map(self._found)
 
     @property
@@ -95,12 +88,10 @@ class HeldOut:
             total += float(best.sum())
         return off / max(total, 1e-9)
 
-    def accuracy(self, model: onnx.ModelProto, progress: Callable[[], None] = lambda: None) -> Accuracy:
-        """The graph's mAP 50-95 beside that of float32; `progress` is called after each picture."""
+    def accuracy(self, model: onnx.ModelProto, progress: BuildProgress = SILENT) -> Accuracy:
+        """The graph's mAP 50-95 beside that of float32; `progress` is advanced after each picture."""
         graph = Exact(model)
-        predictions = predict(
-            lambda canvas: graph(canvas).candidates, self._spec, self.dataset, self._categories, _PROTOCOL, progress
-        )
+        predictions = self._predictions(lambda canvas: graph(canvas).candidates, self.dataset, progress)
         return Accuracy(self._float32, self._map(predictions), predictions)
 
     def interval(self, accuracy: Accuracy) -> tuple[float, float]:
@@ -108,10 +99,13 @@ class HeldOut:
         difference = metrics.compare(self.dataset, self._found, accuracy.predictions, _RESAMPLES)
         return -difference.high * 100, -difference.low * 100
 
+    def _predictions(self, detect: Detect, dataset: Dataset, progress: BuildProgress) -> list[Prediction]:
+        return on_dataset(detect, self._spec, dataset, self._categories, _PROTOCOL, progress)
+
     def _map(self, predictions: Sequence[Prediction]) -> float:
         return metrics.evaluate(self.dataset, predictions).map_50_95 * 100
 
-    def _watch(self, reference: Engine, float32: Engine) -> Detect:
+    def _watch(self, exported: Exported) -> Detect:
         """Float32's candidates; what the reference's best anchors say of the first pictures is kept for `disturbance`.
 
         An average precision follows from the order of the scores and from overlaps above or below a threshold, which
@@ -120,7 +114,7 @@ class HeldOut:
 
         def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
             looked_at = len(self._seen) < _LOOKED_AT
-            boxes, scores = (reference if looked_at else float32).answer(canvas)
+            boxes, scores = (exported.reference if looked_at else exported.float32).answer(canvas)
             if looked_at:
                 anchors = np.argsort(scores.max(axis=1), kind="stable")[-_ANCHORS:]
                 self._seen.append((canvas, anchors, boxes[anchors], scores[anchors]))

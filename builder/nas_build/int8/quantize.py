@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 from nas_eval.datasets import Dataset
-from numpy.typing import NDArray
-from torch import nn
 
+from .. import pictures
 from ..errors import CalibrationError
 from ..graph import openvino_runner
-from ..graph.export import Engine
-from ..progress import Clock
-from ..yolo_nas.processing import Processing
-from ..yolo_nas.variants import RANGE_METHODS, CalibrationMethod, RangeMethod
-from . import calibrate, calibration_data, rounding
-from .calibrate import Observation
+from ..graph.check import Limits
+from ..graph.export import Exported
+from ..options import CalibrationMethod
+from ..progress import BuildProgress
+from . import calibrate
 from .held_out import Accuracy, HeldOut
-from .qdq import insert_qdq
-from .rounding import Rounded
-from .schemes import Grid, Scheme
+from .quantizer import Quantizer, significant
+from .schemes import ActivationType, Grid, Scheme
+from .search import Search
 
+# Behind a ReLU signed activations have half of the steps.
+LIMITS: Mapping[ActivationType, Limits] = {
+    "int8": Limits(score=1.0, box_px=float("inf"), correlation=0.98, found=0.9),
+    "uint8": Limits(score=1.0, box_px=float("inf"), correlation=0.99, found=0.9),
+}
 _MUCH = 0.25  # share of the work in half precision at which int8 is hardly worth having
 
 
@@ -56,212 +59,152 @@ class Quantized:
         graph: with Q/DQ.
         report: method, accuracy, what was kept in half precision: the same on every machine.
         layers: likewise, of each convolution.
-        machine: what depends on this machine: `latency_ratio` where there was a budget to meet.
+        machine: what depends on this machine: `latency_ratio` where convolutions were kept for a budget.
+        limits: of what it may differ from PyTorch.
     """
 
     graph: onnx.ModelProto
     report: dict[str, Any]
     layers: dict[str, dict[str, Any]]
     machine: dict[str, Any]
+    limits: Limits
 
 
-class Quantizer:
-    """Ranges and weights of every convolution, and graphs of them.
+@dataclass(frozen=True)
+class _Choice:
+    """What the held-out pictures led to.
 
-    Args:
-        model: from `export.export`.
-        reference: the same network, not quantized.
-        observed: what its convolutions read.
-        scheme: of the target.
-        progress: called after each convolution.
+    Attributes:
+        graph: the chosen one.
+        all_int8: the graph without anything kept in half precision; the same if nothing is.
+        accuracy: of the chosen one; None if float32 finds nothing to measure it by.
+        accuracy_all_int8: of the other, likewise.
+        gains: of each convolution, if the budget asked for them.
+        kept: convolutions in half precision.
     """
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        reference: Engine,
-        observed: dict[str, Observation],
-        scheme: Scheme,
-        progress: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.observed = observed
-        self._scheme = scheme
-        self._model = model
-        self._reference = reference
-        self._rounded: dict[str, Rounded] = {}
-        for name, observation in observed.items():
-            self._rounded[name] = rounding.second_order(self.weights_of(name), observation, scheme.pair_limit)
-            progress()
-
-    def grids(self, method: RangeMethod) -> dict[str, Grid]:
-        """Of the inputs of all convolutions."""
-        return {name: self._scheme.grid(observation.histogram, method) for name, observation in self.observed.items()}
-
-    def graph(self, grids: dict[str, Grid], kept: Collection[str] = ()) -> onnx.ModelProto:
-        """The int8 graph; convolutions in `kept` stay in half precision."""
-        return insert_qdq(self._model, {name: grid for name, grid in grids.items() if name not in kept}, self._rounded)
-
-    def layers(self, grids: dict[str, Grid], kept: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Of each convolution: precision, activations, and signal to noise of input and weights in decibels."""
-        layers: dict[str, dict[str, Any]] = {}
-        for name, module in self._reference.network.named_modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                layers[name] = {"precision": "fp16"}
-            if name in self.observed and name not in kept:
-                observation, grid = self.observed[name], grids[name]
-                snr_db = rounding.output_snr_db(self.weights_of(name), self._rounded[name], observation)
-                layers[name] = {
-                    "precision": "int8",
-                    "activations": grid.type,
-                    "zero_point": grid.zero_point,
-                    "low": _round(grid.low),
-                    "high": _round(grid.high),
-                    "input_snr_db": round(observation.histogram.snr_db(max(-grid.low, grid.high), grid.scale), 2),
-                    "weight_snr_db": round(snr_db, 2),
-                }
-        return layers
-
-    def weights_of(self, name: str) -> NDArray[Any]:
-        """Of one convolution, (C_out, C_in, kh, kw)."""
-        return self._reference.network.get_submodule(name).weight.detach().numpy()  # type: ignore[operator]
+    graph: onnx.ModelProto
+    all_int8: onnx.ModelProto
+    accuracy: Accuracy | None = None
+    accuracy_all_int8: Accuracy | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
+    kept: Sequence[str] = ()
 
 
-def quantize(
-    model: onnx.ModelProto,
-    reference: Engine,
-    float32: Engine,
-    processing: Processing,
-    class_names: Sequence[str],
-    settings: Settings,
-    clock: Clock,
-    warn: Callable[[str], None],
-) -> Quantized:
+def quantize(exported: Exported, settings: Settings, progress: BuildProgress) -> Quantized:
     """The int8 graph and what is known of it.
 
     Args:
-        model: from `export.export`.
-        reference: the same network in float64: what is chosen, is chosen by it.
-        float32: the same network in float32, for the many pictures whose accuracy is measured.
-        processing: of the model.
-        class_names: by label.
+        exported: graph and network.
         settings: how.
-        clock: told of each step.
-        warn: told if little is left of int8.
+        progress: told of each step, and warned if little is left of int8.
 
     Raises:
         CalibrationError: if there is a budget and nothing to measure it with.
         DatasetError: if the labels are of classes that the model lacks, or a picture cannot be read.
     """
-    with clock.step("calibrate", len(settings.calibration)):
-        canvases = calibration_data.canvases(settings.calibration, processing.letterbox)
-        observed = calibrate.observe(reference, canvases, clock.advance, len(settings.calibration))
-    with clock.step("round weights", len(observed)):
-        quantizer = Quantizer(model, reference, observed, settings.scheme, clock.advance)
-    with clock.step("held-out pictures", len(settings.held_out.pictures)):
-        categories = settings.held_out.categories_of(class_names)
-        held_out = HeldOut(reference, float32, processing, settings.held_out, categories, clock.advance)
-    if settings.budget is not None and not held_out.objects:
-        raise CalibrationError(
-            f"float32 finds nothing in the {len(settings.held_out.pictures)} held-out pictures, so that a loss cannot "
-            "be measured. Give pictures like those the model will see, or labelled ones with --validation DATA."
-        )
-
-    method, disturbances = _choose(quantizer, held_out, settings.method, clock)
+    quantizer = _calibrated(exported, settings, progress)
+    with progress.step("held-out pictures", len(settings.held_out.pictures)):
+        held_out = HeldOut(exported, settings.held_out, progress)
+    _require_objects(held_out, settings)
+    search = Search(quantizer, held_out, progress)
+    method, disturbances = search.method(settings.method)
     grids = quantizer.grids(method)
-    graph = quantizer.graph(grids)
-    report: dict[str, Any] = {
+    choice = _choose(search, grids, disturbances[method], settings.budget)
+    kept_macs = _share_kept(quantizer, choice, settings, progress)
+    report = {
         "activations": settings.scheme.activations,
         "calibration_pictures": len(settings.calibration),
         "held_out_pictures": len(settings.held_out.pictures),
         "truth": "labels" if held_out.labelled else "float32",
         "objects": held_out.objects,
         "method": method,
-        "disturbance": {name: _round(value) for name, value in disturbances.items()},
+        "disturbance": {name: significant(value) for name, value in disturbances.items()},
+        "budget": settings.budget,
+        "kept_fp16": list(choice.kept),
+        "kept_macs": round(kept_macs, 4),
+        **_accuracies(held_out, choice),
     }
-    machine: dict[str, Any] = {}
-    kept: Sequence[str] = ()
-    gains: dict[str, float] = {}
-    if held_out.objects:
-        with clock.step("accuracy", len(settings.held_out.pictures)):
-            accuracy = held_out.accuracy(graph, clock.advance)
-        report["all_int8"] = _plain(accuracy)
-        if settings.budget is not None and accuracy.loss > settings.budget:
-            gains = _gains(quantizer, held_out, grids, disturbances[method], clock)
-            kept = _within(settings.budget, quantizer, held_out, grids, gains, clock)
-            whole, graph = graph, quantizer.graph(grids, kept)
-            accuracy = held_out.accuracy(graph)
-            canvas = next(calibration_data.canvases(settings.calibration[:1], processing.letterbox))
-            with clock.step("latency"):
-                machine["latency_ratio"] = round(openvino_runner.latency_ratio(graph, whole, canvas), 3)
-        low, high = held_out.interval(accuracy)
-        report["accuracy"] = {**_plain(accuracy), "loss_low": _points(low), "loss_high": _points(high)}
-    macs = sum(observation.macs for observation in observed.values())
-    kept_macs = sum(observed[name].macs for name in kept) / macs
-    if kept_macs > _MUCH:
-        warn(
-            f"for a loss of at most {settings.budget:g}, {kept_macs:.0%} of the work stays fp16: little int8 is left. "
-            "Calibrate and measure with more pictures, labelled ones if there are (--validation DATA), or allow more."
+    layers = quantizer.layers(grids, choice.kept)
+    for name, gain in choice.gains.items():
+        layers[name]["gain"] = significant(gain)
+    machine = _latency(exported, settings, choice, progress)
+    return Quantized(choice.graph, report, layers, machine, LIMITS[settings.scheme.activations])
+
+
+def _calibrated(exported: Exported, settings: Settings, progress: BuildProgress) -> Quantizer:
+    """Ranges seen and weights rounded."""
+    paths = settings.calibration
+    with progress.step("calibrate", len(paths)):
+        canvases = pictures.canvases(paths, exported.processing.letterbox)
+        observed = calibrate.observe(exported.reference, progress.over(canvases), len(paths))
+    with progress.step("round weights", len(observed)):
+        return Quantizer(exported, observed, settings.scheme, progress)
+
+
+def _require_objects(held_out: HeldOut, settings: Settings) -> None:
+    if settings.budget is not None and not held_out.objects:
+        raise CalibrationError(
+            f"float32 finds nothing in the {len(settings.held_out.pictures)} held-out pictures, so that a loss cannot "
+            "be measured. Give pictures like those the model will see, or labelled ones.",
+            options=("int8.calibration", "int8.validation"),
         )
-    report["budget"] = settings.budget
-    report["kept_fp16"] = list(kept)
-    report["kept_macs"] = round(kept_macs, 4)
-    layers = quantizer.layers(grids, kept)
-    for name, gain in gains.items():
-        layers[name]["gain"] = _round(gain)
-    return Quantized(graph, report, layers, machine)
 
 
-def _choose(
-    quantizer: Quantizer, held_out: HeldOut, method: CalibrationMethod, clock: Clock
-) -> tuple[RangeMethod, dict[RangeMethod, float]]:
-    """The method that disturbs least, and what each that was tried disturbs."""
-    methods = RANGE_METHODS if method == "auto" else (method,)
-    disturbances = {}
-    with clock.step("choose ranges", len(methods)):
-        for one in methods:
-            disturbances[one] = held_out.disturbance(quantizer.graph(quantizer.grids(one)))
-            clock.advance()
-    return min(disturbances, key=disturbances.__getitem__), disturbances
+def _choose(search: Search, grids: dict[str, Grid], disturbance: float, budget: float | None) -> _Choice:
+    """All int8, or as much of it as the budget allows.
+
+    Args:
+        search: on the held-out pictures.
+        grids: of all convolutions.
+        disturbance: of the graph with all of them.
+        budget: most mAP points to lose.
+    """
+    held_out, all_int8 = search.held_out, search.quantizer.graph(grids)
+    if not held_out.objects:
+        return _Choice(all_int8, all_int8)
+    with search.progress.step("accuracy", len(held_out.dataset.pictures)):
+        accuracy = held_out.accuracy(all_int8, search.progress)
+    if budget is None or accuracy.loss <= budget:
+        return _Choice(all_int8, all_int8, accuracy, accuracy)
+    gains = search.gains(grids, disturbance)
+    kept = search.within(budget, grids, gains)
+    graph = search.quantizer.graph(grids, kept)
+    return _Choice(graph, all_int8, held_out.accuracy(graph), accuracy, gains, kept)
 
 
-def _gains(
-    quantizer: Quantizer, held_out: HeldOut, grids: dict[str, Grid], disturbance: float, clock: Clock
-) -> dict[str, float]:
-    """How much less the held-out pictures are disturbed when one convolution alone stays in half precision."""
-    gains = {}
-    with clock.step("sensitivity", len(grids)):
-        for name in grids:
-            gains[name] = disturbance - held_out.disturbance(quantizer.graph(grids, (name,)))
-            clock.advance()
-    return gains
-
-
-def _within(
-    budget: float,
-    quantizer: Quantizer,
-    held_out: HeldOut,
-    grids: dict[str, Grid],
-    gains: dict[str, float],
-    clock: Clock,
-) -> Sequence[str]:
-    """The fewest convolutions, those first that gain most for their work, that bring the loss within the budget."""
+def _share_kept(quantizer: Quantizer, choice: _Choice, settings: Settings, progress: BuildProgress) -> float:
+    """Of the work, what stays in half precision."""
     macs = {name: observation.macs for name, observation in quantizer.observed.items()}
-    least = sum(macs.values()) / len(macs) / 5  # even an empty kernel costs something
-    order = sorted(gains, key=lambda name: gains[name] / (macs[name] + least), reverse=True)
+    share = sum(macs[name] for name in choice.kept) / sum(macs.values())
+    if share > _MUCH:
+        progress.warn(
+            f"for a loss of at most {settings.budget:g}, {share:.0%} of the work stays fp16: little int8 is left. "
+            "Calibrate and measure with more pictures, labelled ones if there are, or allow more.",
+            options=("int8.calibration", "int8.validation", "int8.budget"),
+        )
+    return share
 
-    def enough(count: int) -> bool:
-        loss = held_out.accuracy(quantizer.graph(grids, order[:count])).loss
-        clock.advance()
-        return loss <= budget
 
-    with clock.step("keep in fp16", 2 * len(order).bit_length()):
-        too_few, count = 0, 1
-        while count < len(order) and not enough(count):
-            too_few, count = count, min(2 * count, len(order))
-        while count - too_few > 1:
-            middle = (too_few + count) // 2
-            too_few, count = (too_few, middle) if enough(middle) else (middle, count)
-    return order[:count]
+def _latency(exported: Exported, settings: Settings, choice: _Choice, progress: BuildProgress) -> dict[str, float]:
+    """What keeping convolutions costs on this machine; nothing if none is kept."""
+    if not choice.kept:
+        return {}
+    canvas = next(pictures.canvases(settings.calibration[:1], exported.processing.letterbox))
+    with progress.step("latency"):
+        ratio = openvino_runner.latency_ratio(choice.graph, choice.all_int8, canvas)
+    return {"latency_ratio": round(ratio, 3)}
+
+
+def _accuracies(held_out: HeldOut, choice: _Choice) -> dict[str, dict[str, float]]:
+    """For the report; empty if there was nothing to measure."""
+    if choice.accuracy is None or choice.accuracy_all_int8 is None:
+        return {}
+    low, high = held_out.interval(choice.accuracy)
+    return {
+        "all_int8": _plain(choice.accuracy_all_int8),
+        "accuracy": {**_plain(choice.accuracy), "loss_low": _points(low), "loss_high": _points(high)},
+    }
 
 
 def _plain(accuracy: Accuracy) -> dict[str, float]:
@@ -274,7 +217,3 @@ def _plain(accuracy: Accuracy) -> dict[str, float]:
 
 def _points(value: float) -> float:
     return round(value, 2) + 0.0  # no -0.0
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.4g}")

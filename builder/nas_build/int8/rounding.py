@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .calibrate import Observation, decibels
+from .calibrate import Observation
+from .histogram import decibels
 from .schemes import WEIGHT_MAX
 
 _DAMPING = 0.01  # of the mean variance: keeps the covariance of few pictures invertible

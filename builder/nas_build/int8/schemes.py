@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..yolo_nas.variants import RangeMethod, Target
+from ..options import RangeMethod, TargetName
 
 if TYPE_CHECKING:
-    from .calibrate import Histogram
+    from .histogram import Histogram
 
 ActivationType = Literal["int8", "uint8"]
 WEIGHT_MAX = 127
@@ -82,7 +82,7 @@ class Scheme:
         return Grid("uint8", scale, min(round(-low / scale), most))
 
 
-SCHEMES: Mapping[Target, Scheme] = {
+SCHEMES: Mapping[TargetName, Scheme] = {
     "tensorrt": Scheme("int8"),
     "openvino": Scheme("uint8", pair_limit=128),
 }

@@ -12,9 +12,9 @@ from nas_ensembles import contract
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
-from ..yolo_nas.variants import Target
+from ..options import TargetName
 
-ENGINE_FILES: dict[Target, str] = {"openvino": "model.onnx", "tensorrt": "model.plan"}
+ENGINE_FILES: dict[TargetName, str] = {"openvino": "model.onnx", "tensorrt": "model.plan"}
 _WAITING_BATCHES = 16  # more requests than this many full batches are refused, not queued
 _WAITING_US = 60_000_000  # the longest; a request's own timeout, if it is shorter, holds instead
 _TYPES = {
@@ -66,7 +66,7 @@ class ServedModel:
     iou_threshold: float
     parameters: Mapping[str, Any]
     engine_parameters: Mapping[str, str]
-    target: Target = "openvino"
+    target: TargetName = "openvino"
     engine_instances: int = 1
     preprocess_instances: int = 1
     queue_delay_us: int = 0

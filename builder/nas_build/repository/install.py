@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nas_ensembles
-from nas_ensembles import contract, known_answer
+from nas_ensembles import contract, integrity, known_answer
 from nas_ensembles.integrity import CONFIG, MANIFEST
 from nas_ensembles.known_answer import KnownAnswer
 
@@ -36,19 +36,14 @@ def read_manifest(repository: Path, name: str) -> dict[str, Any] | None:
 
     A config.pbtxt may be changed: that is how instance counts and the like are set by hand.
     """
-    installed = versions(repository, name)
-    if not installed:
-        return None
     try:
-        text = (repository / name / str(installed[-1]) / MANIFEST).read_text(encoding="utf-8")
+        integrity.check(repository, [name])
+        text = (repository / name / str(versions(repository, name)[-1]) / MANIFEST).read_text(encoding="utf-8")
         manifest: dict[str, Any] = json.loads(text)
-        intact = all(
-            hashlib.sha256((repository / path).read_bytes()).hexdigest() == digest or Path(path).name == CONFIG
-            for path, digest in manifest["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = all((repository / file).exists() for file in manifest["files"])
+    except (integrity.IntegrityError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None
-    return manifest if intact else None
+    return manifest if whole else None
 
 
 def read_machine(repository: Path, name: str) -> dict[str, Any]:
@@ -169,7 +164,8 @@ def _repository_errors(repository: Path) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RepositoryError(
             f"{repository}: cannot write the model repository: {reason}. Nothing was installed; free space or fix the "
-            "folder's permissions, or name another with --model-repository."
+            "folder's permissions, or name another.",
+            options=("model_repository",),
         ) from error
 
 

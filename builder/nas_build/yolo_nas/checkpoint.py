@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..options import Variant
 from . import network, unpickle
+from .blocks import BN_EPS
 from .network import ARCHITECTURES, YoloNAS
-from .variants import Variant
-from .weights import file_sha256
 
 _CLASS_LOGITS = "heads.head1.cls_pred.weight"
 _VARIANT_OF_WIDTH: dict[int, Variant] = {arch.head_inter[0]: variant for variant, arch in ARCHITECTURES.items()}
@@ -35,7 +35,6 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        sha256: of the file.
         variant: "s", "m" or "l", recognised from the tensors.
         num_classes: recognised from the tensors.
         weights: state dict, float32, keys and shapes exactly those of `network.build(variant, num_classes)`.
@@ -44,7 +43,6 @@ class Checkpoint:
     """
 
     path: Path
-    sha256: str
     variant: Variant
     num_classes: int
     weights: Mapping[str, Tensor] = field(repr=False)
@@ -70,7 +68,7 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give --weights coco, demo, or the path of a checkpoint.")
+        raise CheckpointError(f"{path}: no such file.", options=("weights",))
     try:
         return _load(path)
     except CheckpointError:
@@ -98,7 +96,6 @@ def _load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: expected processing_params to be a dict, got {_describe(params)}.")
     return Checkpoint(
         path=path,
-        sha256=file_sha256(path),
         variant=variant,
         num_classes=num_classes,
         weights=_fit(path, tensors, variant, num_classes),
@@ -277,7 +274,7 @@ def _neutral_bn(prefix: str, channels: int) -> dict[str, Tensor]:
         f"{prefix}weight": torch.ones(channels),
         f"{prefix}bias": torch.zeros(channels),
         f"{prefix}running_mean": torch.zeros(channels),
-        f"{prefix}running_var": torch.full((channels,), 1 - network.BN_EPS),
+        f"{prefix}running_var": torch.full((channels,), 1 - BN_EPS),
     }
 
 

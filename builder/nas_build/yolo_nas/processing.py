@@ -60,7 +60,8 @@ def compile_processing(params: Mapping[str, Any]) -> Processing:
     except Exception as error:  # any value can be in any place of what was saved
         raise ProcessingError(
             f"the checkpoint's processing_params cannot be read: {type(error).__name__}: {str(error)[:200]}. If the "
-            "network works with COCO's preprocessing, build with --processing coco."
+            "network works with COCO's preprocessing, build with that.",
+            options=("processing=coco",),
         ) from error
 
 
@@ -101,7 +102,8 @@ def _compile(params: Mapping[str, Any]) -> Processing:
                     f"the checkpoint's processing_params hold the step {name!r}, which cannot be compiled; known are "
                     "DetectionLongestMaxSizeRescale, DetectionCenterPadding, DetectionBottomRightPadding, "
                     "ReverseImageChannels, StandardizeImage, NormalizeImage and ImagePermute. If the network works "
-                    "with COCO's preprocessing, build with --processing coco."
+                    "with COCO's preprocessing, build with that.",
+                    options=("processing=coco",),
                 )
     if fit is None or padding is None:
         missing = "DetectionLongestMaxSizeRescale" if fit is None else "a padding to a fixed size"

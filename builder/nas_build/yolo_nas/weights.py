@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from nas_eval import errors as eval_errors
-from nas_eval.downloads import Download, Progress, cache_folder, fetch, file_sha256
+from nas_eval.downloads import Download, cache_folder, fetch
 
+from .. import bundled
 from ..errors import CheckpointError, DownloadError
-from .variants import VARIANTS, Variant
+from ..options import VARIANTS, Variant
+from ..progress import BuildProgress
 
 LICENCE_NOTICE = (
     "The official YOLO-NAS weights are Deci's: non-commercial use only, no redistribution, no managed service for "
     "third parties; fine-tuned weights inherit these terms. You accept them by using the file."
 )
-# Samples ship inside the wheel, and lie at the top of a checkout.
-_SAMPLES = (Path(__file__).parents[1] / "samples", Path(__file__).parents[3] / "samples")
-_DEMO = "yolo_nas_s_demo.safetensors"
 _HOSTS = (
     "https://d2gjn4b69gu75n.cloudfront.net/models",
     "https://sghub.deci.ai/models",
     "https://sg-hub-nv.s3.amazonaws.com/models",
 )
-
-__all__ = ["Progress", "cache_folder", "file_sha256", "resolve", "samples_folder"]
 
 
 def _official(variant: Variant, sha256: str) -> Download:
@@ -39,27 +35,13 @@ OFFICIAL: dict[Variant, Download] = {
 }
 
 
-def samples_folder() -> Path:
-    """The bundled pictures and the demo checkpoint."""
-    for folder in _SAMPLES:
-        if folder.is_dir():
-            return folder
-    raise CheckpointError(f"the bundled samples are missing; looked in {' and '.join(map(str, _SAMPLES))}.")
-
-
-def resolve(
-    weights: str,
-    variant: Variant | None,
-    notice: Callable[[str], None],
-    progress: Progress,
-) -> Path:
-    """The checkpoint file that `--weights` means.
+def resolve(weights: str | Path, variant: Variant | None, progress: BuildProgress) -> Path:
+    """The checkpoint file that is meant.
 
     Args:
         weights: "coco", "demo", or a path, in which {variant} stands for the variant's letter.
         variant: "s" if None, where it matters.
-        notice: called with the licence notice before a download begins.
-        progress: called as bytes arrive.
+        progress: warned of the licence before a download begins, told as bytes arrive.
 
     Raises:
         CheckpointError: if there is no such checkpoint.
@@ -69,18 +51,24 @@ def resolve(
         if variant not in (None, "s"):
             raise CheckpointError(
                 f"the demo checkpoint is YOLO-NAS S; there is none for {str(variant).upper()}. "
-                "Use --weights coco or a checkpoint of your own."
+                "Take the official weights or a checkpoint of your own.",
+                options=("weights=coco", "weights=FILE"),
             )
-        return samples_folder() / _DEMO
+        return bundled.folder() / bundled.DEMO_CHECKPOINT
     if weights == "coco":
+        official = OFFICIAL[variant or "s"]
         try:
-            return fetch(OFFICIAL[variant or "s"], cache_folder(), lambda: notice(LICENCE_NOTICE), progress)
+            return fetch(official, cache_folder(), lambda: progress.warn(LICENCE_NOTICE), progress.count)
         except eval_errors.DownloadError as error:
-            raise DownloadError(f"{error} Or give its path with --weights; --weights demo needs no download.") from None
-    path = Path(weights.replace("{variant}", variant or "s")).expanduser()
+            raise DownloadError(
+                f"{error} Or give its path; the demo weights need no download.",
+                options=("weights=FILE", "weights=demo"),
+            ) from None
+    path = Path(str(weights).replace("{variant}", variant or "s")).expanduser()
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file. Expected --weights coco, demo, or a checkpoint "
-            f"(.pth, .pt, .safetensors; {{variant}} in the path stands for {', '.join(VARIANTS)})."
+            f"{path}: no such file. Expected coco, demo, or a checkpoint "
+            f"(.pth, .pt, .safetensors; {{variant}} in the path stands for {', '.join(VARIANTS)}).",
+            options=("weights",),
         )
     return path

@@ -17,8 +17,9 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas_eval.downloads import Progress
+
 from ...errors import PlanError
-from ...yolo_nas.weights import Progress
 
 _FOLDER = "/tmp/nas-build"
 _TOOLKIT = (

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from nas_eval.downloads import Progress
+
 from ...errors import PlanError
-from ...yolo_nas.weights import Progress
 from . import plan
 from .plan import Gpu, Log, Plan, PlanOptions, Profile
 

@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+from nas_eval.downloads import Progress, cache_folder
+
 from ...errors import PlanError
-from ...yolo_nas import weights
-from ...yolo_nas.weights import Progress
 
 Way = Literal["tensorrt", "trtexec", "docker"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -219,7 +219,7 @@ def timing_cache_path(gpu: Gpu, tensorrt_version: str) -> Path:
     """Kernel timings measured on a kind of GPU by a TensorRT release; they make the next build quicker."""
     slug = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
     name = f"{slug}-sm{gpu.compute_capability.replace('.', '')}-tensorrt{tensorrt_version}.cache"
-    return weights.cache_folder() / "timing" / name
+    return cache_folder() / "timing" / name
 
 
 def read_timing_cache(path: Path) -> bytes:

@@ -7,8 +7,9 @@ import re
 import time
 from collections.abc import Callable
 
+from nas_eval.downloads import Progress
+
 from ...errors import PlanError
-from ...yolo_nas.weights import Progress
 from . import executors, plan
 from .executors import Failed, Shell
 from .plan import Gpu, Log, Plan, PlanOptions, Profile, Way

@@ -1,8 +1,8 @@
-"""Real pictures to calibrate with and to check on."""
+"""Real pictures: to calibrate with, to measure on, to check with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +12,36 @@ from nas_eval import datasets
 from nas_eval.datasets import Dataset
 from numpy.typing import NDArray
 
-from ..errors import CalibrationError
-from ..yolo_nas import weights
+from . import bundled
+from .errors import CalibrationError
+from .options import Int8Options
+from .progress import BuildProgress
 
 _YAML = (".yaml", ".yml")
+_OPTION = ("int8.calibration",)
 FEW = 8  # pictures are too few to hold some out
 
 
-def find(source: Path | None, most: int) -> list[Path]:
-    """At most `most` pictures, evenly spread, of a folder or a data set's training split; None is the bundled samples.
+def find(int8: Int8Options) -> list[Path]:
+    """The pictures to calibrate with, of a folder, a data set's training split or the bundled samples.
 
     Raises:
         CalibrationError: if there is no such folder or no picture in it.
         DatasetError: if the data set cannot be read.
     """
+    source, most = int8.calibration, int8.calibration_pictures
     if source is None:
-        source = weights.samples_folder()
+        source = bundled.folder()
     elif source.suffix in _YAML:
         return spread([picture.path for picture in datasets.load(source, split="train").pictures], most)
     elif not source.is_dir():
-        raise CalibrationError(f"{source}: no such folder; --calibration wants one of pictures, or a data set YAML.")
+        raise CalibrationError(
+            f"{source}: no such folder; expected one of pictures, or a data set YAML.", options=_OPTION
+        )
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in images.SUFFIXES)
     if not found:
-        raise CalibrationError(f"{source}: no pictures in it; expected {', '.join(sorted(images.SUFFIXES))}.")
+        expected = ", ".join(sorted(images.SUFFIXES))
+        raise CalibrationError(f"{source}: no pictures in it; expected {expected}.", options=_OPTION)
     return spread(found, most)
 
 
@@ -45,20 +52,15 @@ def hold_out(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return [path for i, path in enumerate(paths) if i % 4 != 3], paths[3::4]
 
 
-def labelled(calibration: Path | None, validation: Path | None, folder: Path | None, most: int) -> Dataset | None:
-    """Labelled pictures to measure with: of `validation`, else the validation split of a `calibration` data set.
-
-    Args:
-        calibration: folder or data set YAML.
-        validation: data set YAML or COCO instances JSON.
-        folder: of the JSON's pictures.
-        most: at most so many, evenly spread.
+def labelled(int8: Int8Options) -> Dataset | None:
+    """Labelled pictures to measure with, if there are: of `validation`, else `calibration`'s validation split.
 
     Raises:
         DatasetError: if the data set cannot be read.
     """
-    source = validation or (calibration if calibration and calibration.suffix in _YAML else None)
-    return datasets.load(source, folder).sampled(most) if source else None
+    calibration = int8.calibration
+    source = int8.validation or (calibration if calibration and calibration.suffix in _YAML else None)
+    return datasets.load(source, int8.validation_images).sampled(int8.validation_pictures) if source else None
 
 
 def spread(paths: list[Path], most: int) -> list[Path]:
@@ -68,7 +70,7 @@ def spread(paths: list[Path], most: int) -> list[Path]:
     return [paths[i * len(paths) // most] for i in range(most)]
 
 
-def readable(paths: list[Path], warn: Callable[[str], None]) -> list[Path]:
+def readable(paths: list[Path], progress: BuildProgress) -> list[Path]:
     """The pictures that can be decoded; the others are named and left out.
 
     Raises:
@@ -79,20 +81,17 @@ def readable(paths: list[Path], warn: Callable[[str], None]) -> list[Path]:
         try:
             images.decode(path.read_bytes())
         except (OSError, images.UnreadableImage) as error:
-            warn(f"{path}: left out: {error}")
+            progress.warn(f"{path}: left out: {error}")
             continue
         kept.append(path)
     if not kept:
-        raise CalibrationError(f"none of the {len(paths)} pictures in {paths[0].parent} can be read.")
+        raise CalibrationError(f"none of the {len(paths)} pictures in {paths[0].parent} can be read.", options=_OPTION)
     return kept
 
 
-def canvases(
-    paths: Iterable[Path], spec: LetterboxSpec, advance: Callable[[], None] = lambda: None
-) -> Iterator[NDArray[np.uint8]]:
+def canvases(paths: Iterable[Path], spec: LetterboxSpec) -> Iterator[NDArray[np.uint8]]:
     """The pictures as the served model will see them, (3, H, W) uint8 RGB."""
     for path in paths:
         canvas = np.empty((3, *spec.size_hw), np.uint8)
         to_planes(letterbox(images.decode(path.read_bytes()), spec).canvas, out=canvas)
         yield canvas
-        advance()

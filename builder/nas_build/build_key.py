@@ -1,0 +1,51 @@
+"""All that decides what a build writes. Equal keys, equal files: the manifest keeps it as `inputs`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nas_eval.datasets import Dataset
+from nas_eval.downloads import file_sha256
+
+from . import sources
+from .options import Options, key_entries
+
+_LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
+
+
+def collect(options: Options, checkpoint: Path, pictures: Sequence[Path], labelled: Dataset | None) -> dict[str, Any]:
+    """What the options say and lead to; the target and the name are the pipeline's to add.
+
+    Args:
+        options: of the build.
+        checkpoint: file.
+        pictures: to calibrate and to check with.
+        labelled: pictures to measure int8's loss on, if there are.
+    """
+    int8 = key_entries(options.int8)
+    names = options.class_names
+    return {
+        **key_entries(options),
+        **(int8 if options.precision == "int8" else dict.fromkeys(int8)),
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "class_names_sha256": file_sha256(names) if names and names.is_file() else None,
+        "pictures": _hashes(pictures),
+        "validation": _hashes([picture.path for picture in labelled.pictures]) if labelled else None,
+        "truth_sha256": _sha256(labelled.truth) if labelled else None,
+        "versions": {library: metadata.version(library) for library in _LIBRARIES},
+        "sources_sha256": sources.sha256(),
+    }
+
+
+def _hashes(paths: Sequence[Path]) -> dict[str, str]:
+    return {f"{path.parent.name}/{path.name}": file_sha256(path) for path in paths}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
