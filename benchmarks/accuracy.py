@@ -27,15 +27,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from common import cpu_name, measure
-from nas_build import pipeline
+from nas_build import Int8Options, Options, bundled, pictures, pipeline
+from nas_build.cli.display import Display
 from nas_build.graph import predict
 from nas_build.graph.exact import Exact
-from nas_build.graph.export import Engine, export
-from nas_build.int8 import calibrate, calibration_data, rounding
+from nas_build.graph.export import Exported
+from nas_build.int8 import calibrate, rounding
 from nas_build.int8.qdq import insert_qdq
-from nas_build.int8.quantize import Quantizer
+from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.schemes import SCHEMES
 from nas_build.yolo_nas import checkpoint, weights
 from nas_build.yolo_nas.processing import COCO
@@ -47,7 +47,7 @@ from nas_eval.datasets import Dataset, Picture
 from nas_eval.metrics import Prediction
 from nas_serve import Server
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 
 # COCO val2017 with Deci's weights; NVIDIA T4, TensorRT, batch 1, network and decoding only.
 PUBLISHED = {
@@ -102,9 +102,10 @@ def varied(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def in_process(title: str, detect: predict.Detect, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=len(dataset.pictures))
-        return predict.predict(detect, COCO.letterbox, dataset, categories, PROTOCOL, lambda: bar.advance(task))
+    display = Display(quiet=False, verbose=False)
+    progress = display.model(title)
+    with display.live(), progress.step("pictures", len(dataset.pictures)):
+        return predict.on_dataset(detect, COCO.letterbox, dataset, categories, PROTOCOL, progress)
 
 
 def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
@@ -117,43 +118,42 @@ def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> 
     return found
 
 
-def plain_int8(reference: Engine, half: Engine, calibration: Sequence[Path]) -> Exact:
+def plain_int8(exported: Exported, calibration: Sequence[Path]) -> Exact:
     """What everybody's first int8 is: the largest value seen, the nearest weight, every convolution."""
-    observed = calibrate.observe(reference, calibration_data.canvases(calibration, COCO.letterbox))
-    model = export(half, COCO.letterbox.size_hw, "plain")
-    quantizer = Quantizer(model, reference, observed, SCHEMES["openvino"])
+    observed = calibrate.observe(exported.reference, pictures.canvases(calibration, COCO.letterbox))
+    quantizer = Quantizer(exported, observed, SCHEMES["openvino"])
     rounded = {name: rounding.nearest(quantizer.weights_of(name)) for name in observed}
-    return Exact(insert_qdq(model, quantizer.grids("max"), rounded))
+    return Exact(insert_qdq(exported.graph, quantizer.grids("max"), rounded))
 
 
 def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folder: Path) -> list[Row]:
     """Build, serve, measure one variant."""
-    path = weights.resolve(arguments.weights, variant, print, lambda *_: None)
-    loaded = checkpoint.load(path)
-    dtypes = (torch.float32, torch.float64, torch.float16)
-    float32, reference, half = (Engine(loaded.network(), COCO, dtype) for dtype in dtypes)
-    calibration = calibration_data.find(arguments.calibration, arguments.calibration_pictures)
+    display = Display(quiet=False, verbose=False)
+    loaded = checkpoint.load(weights.resolve(arguments.weights, variant, display.model(variant)))
+    class_names = loaded.class_names or COCO_NAMES
+    exported = Exported.of(loaded.network(), COCO, class_names, "plain")
+    int8 = Int8Options(calibration=arguments.calibration, calibration_pictures=arguments.calibration_pictures)
     names = []
     for precision in ("fp16", "int8"):
-        options = pipeline.Options(
+        options = Options(
             arguments.weights,
             variant,  # type: ignore[arg-type]
             precision,
             model_repository=folder,
-            calibration=arguments.calibration,
-            calibration_pictures=arguments.calibration_pictures,
+            int8=int8,
             processing="coco",
         )
-        names.append(pipeline.build(options, pipeline.Reporter(warn=Console(stderr=True).print)).name)
-    categories = dataset.categories_of(loaded.class_names or COCO_NAMES)
+        with display.live():
+            names.append(pipeline.build(options, display.model(f"{variant} {precision}")).name)
+    categories = dataset.categories_of(class_names)
     rows = [
         Row(variant, "PyTorch, in process", "float32", None, []),
         Row(variant, "plain max calibration, in process", "int8", None, []),
     ]
-    rows[0].predictions = in_process("float32", predict.in_pytorch(float32), dataset, categories)
-    plain = plain_int8(reference, half, calibration)
+    rows[0].predictions = in_process("float32", predict.in_pytorch(exported.float32), dataset, categories)
+    plain = plain_int8(exported, pictures.find(int8))
     rows[1].predictions = in_process("plain int8", lambda canvas: plain(canvas).candidates, dataset, categories)
-    data = (weights.samples_folder() / "bus.jpg").read_bytes()
+    data = (bundled.folder() / "bus.jpg").read_bytes()
     with Server(folder, models=names) as server:
         detectors = {name: Detector(server.grpc_url, model=name) for name in names}
         contenders = {name: partial(detector.detect, data) for name, detector in detectors.items()}

@@ -77,13 +77,12 @@ def correlations(expected: list[np.ndarray], got: list[np.ndarray]) -> list[floa
 def reference(pictures: list[np.ndarray], samples: list[np.ndarray], folder: Path) -> None:
     """What the network says in float64, to a file."""
     import torch
-    from nas_build.graph.export import Engine, top_candidates
-    from nas_build.yolo_nas import checkpoint, weights
+    from nas_build import bundled
+    from nas_build.graph.export import EndToEnd, top_candidates
+    from nas_build.yolo_nas import checkpoint
     from nas_build.yolo_nas.processing import COCO
 
-    engine = Engine(
-        checkpoint.load(weights.samples_folder() / "yolo_nas_s_demo.safetensors").network(), COCO, torch.float64
-    )
+    engine = EndToEnd(checkpoint.load(bundled.folder() / bundled.DEMO_CHECKPOINT).network(), COCO, torch.float64)
 
     def detect(canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         boxes, scores, labels = (t[0].numpy() for t in top_candidates(*engine.decoded(torch.from_numpy(canvas)[None])))

@@ -124,10 +124,11 @@ def onnxruntime(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
 @contextlib.contextmanager
 def pytorch(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
     import torch
+    from nas_build import bundled
     from nas_build.graph.export import top_candidates
-    from nas_build.yolo_nas import checkpoint, weights
+    from nas_build.yolo_nas import checkpoint
 
-    network = checkpoint.load(weights.resolve("demo", "s", print, lambda *_: None)).network()
+    network = checkpoint.load(bundled.folder() / bundled.DEMO_CHECKPOINT).network()
 
     @torch.inference_mode()
     def infer(canvas: Any) -> Any:

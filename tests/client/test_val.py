@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import PICTURES, in_pytorch
 from nas_build.graph import predict
-from nas_build.graph.export import Engine
+from nas_build.graph.export import EndToEnd
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
@@ -88,8 +88,8 @@ def in_process(network: YoloNAS, dataset: Dataset) -> metrics.Metrics:
     categories = dataset.categories_of(list(dataset.class_names.values()))
     return metrics.evaluate(
         dataset,
-        predict.predict(
-            predict.in_pytorch(Engine(network, COCO, torch.float32)), COCO.letterbox, dataset, categories, PROTOCOL
+        predict.on_dataset(
+            predict.in_pytorch(EndToEnd(network, COCO, torch.float32)), COCO.letterbox, dataset, categories, PROTOCOL
         ),
     )
 

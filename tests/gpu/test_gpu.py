@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEMO, PICTURES, ROOT, SAMPLES, canvas_of, in_pytorch, triton_by_script
-from nas_build import pipeline
+from nas_build import TensorRTOptions, pipeline
 from nas_build.errors import PlanError
-from nas_build.graph.export import Engine, top_candidates
+from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.targets.tensorrt import executors, plan
 from nas_build.targets.tensorrt.plan import Gpu
 from nas_build.yolo_nas import checkpoint
@@ -61,8 +61,7 @@ def models(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Path:
             precision=precision,  # type: ignore[arg-type]
             target="tensorrt",
             model_repository=folder,
-            opt_batch_size=1,
-            server=server,
+            tensorrt=TensorRTOptions(opt_batch_size=1, server=server),
         )
         manifest = pipeline.build(options, plan_builder=builder).manifest
         assert manifest["plan"]["gpu"] == gpu.name and manifest["plan"]["tensorrt_version"]
@@ -135,7 +134,7 @@ def test_the_plan_computes_what_pytorch_computes(
     tensors = engine.bind(canvases)
     engine.run()
     with torch.inference_mode():
-        reference = top_candidates(*Engine(demo.network(), COCO, torch.float32).decoded(torch.from_numpy(canvases)))
+        reference = top_candidates(*EndToEnd(demo.network(), COCO, torch.float32).decoded(torch.from_numpy(canvases)))
     for i in range(batch):
         expected = [tensor[i].numpy() for tensor in reference]
         names = ("candidate_boxes", "candidate_scores", "candidate_labels")

@@ -11,7 +11,7 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 from conftest import CUSTOM_NAMES, PICTURES, SAMPLES, in_pytorch
-from nas_build.graph.export import Engine, top_candidates
+from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.yolo_nas import processing
 from nas_build.yolo_nas.network import YoloNAS
 from nas_client import ClientError, Detections, Detector, ImageRefused
@@ -270,7 +270,7 @@ def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient
     result = client.infer("yolo_nas_s_fp16_engine", [tensor])
     with torch.inference_mode():
         expected = top_candidates(
-            *Engine(demo_network, processing.COCO, torch.float32).decoded(torch.from_numpy(canvas)[None])
+            *EndToEnd(demo_network, processing.COCO, torch.float32).decoded(torch.from_numpy(canvas)[None])
         )
     np.testing.assert_allclose(result.as_numpy("candidate_scores"), expected[1].numpy(), atol=0.01)
 

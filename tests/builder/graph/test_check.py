@@ -5,35 +5,41 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-import torch
 from conftest import PICTURES, canvas_of
 from nas_build.errors import DisagreementError
 from nas_build.graph import check, export
-from nas_build.graph.check import FP16_LIMITS, INT8_LIMITS, Agreement, Limits
+from nas_build.graph.check import FP16_LIMITS, Agreement, Limits
 from nas_build.graph.exact import Exact
-from nas_build.graph.export import Engine
+from nas_build.graph.export import EndToEnd, Exported
+from nas_build.int8.quantize import LIMITS as INT8_LIMITS
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
+from nas_eval.coco import COCO_NAMES
 from onnx import numpy_helper
 
 CANVASES = [canvas_of(path) for path in PICTURES]
 
 
 @pytest.fixture(scope="module")
-def reference(demo_network: YoloNAS) -> Engine:
-    return Engine(demo_network, COCO, torch.float64)
+def exported(demo_network: YoloNAS) -> Exported:
+    return Exported.of(demo_network, COCO, COCO_NAMES, "s")
 
 
 @pytest.fixture(scope="module")
-def fp16(demo_network: YoloNAS) -> onnx.ModelProto:
-    return export.export(Engine(demo_network, COCO), (640, 640), "s")
+def fp16(exported: Exported) -> onnx.ModelProto:
+    return exported.graph
+
+
+@pytest.fixture(scope="module")
+def reference(exported: Exported) -> EndToEnd:
+    return exported.reference
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.ModelProto.FromString(model.SerializeToString())
 
 
-def test_a_true_graph_is_accepted(fp16: onnx.ModelProto, reference: Engine) -> None:
+def test_a_true_graph_is_accepted(fp16: onnx.ModelProto, reference: EndToEnd) -> None:
     agreement = check.compare(Exact(fp16), reference, CANVASES)
     check.require(agreement, FP16_LIMITS, "s")
     assert agreement.pictures == len(CANVASES)
@@ -41,14 +47,14 @@ def test_a_true_graph_is_accepted(fp16: onnx.ModelProto, reference: Engine) -> N
     assert agreement.detections == agreement.detections_found >= 8
 
 
-def test_swapped_channels_are_refused(demo_network: YoloNAS, reference: Engine) -> None:
-    wrong = export.export(Engine(demo_network, Processing(bgr=True)), (640, 640), "s")
+def test_swapped_channels_are_refused(demo_network: YoloNAS, reference: EndToEnd) -> None:
+    wrong = export.export(EndToEnd(demo_network, Processing(bgr=True)), (640, 640), "s")
     agreement = check.compare(Exact(wrong), reference, CANVASES)
     with pytest.raises(DisagreementError, match="disagrees with PyTorch on 4 pictures: largest score difference"):
         check.require(agreement, FP16_LIMITS, "s")
 
 
-def test_a_damaged_convolution_is_refused_as_int8_too(fp16: onnx.ModelProto, reference: Engine) -> None:
+def test_a_damaged_convolution_is_refused_as_int8_too(fp16: onnx.ModelProto, reference: EndToEnd) -> None:
     wrong = copy_of(fp16)
     (kernel,) = (i for i in wrong.graph.initializer if i.name == "backbone.stage2.downsample.conv.weight")
     kernel.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(kernel), kernel.name))
@@ -58,7 +64,7 @@ def test_a_damaged_convolution_is_refused_as_int8_too(fp16: onnx.ModelProto, ref
             check.require(agreement, limits, "s")
 
 
-def test_a_wrong_top_k_is_refused(fp16: onnx.ModelProto, reference: Engine) -> None:
+def test_a_wrong_top_k_is_refused(fp16: onnx.ModelProto, reference: EndToEnd) -> None:
     wrong = copy_of(fp16)
     last = [node for node in wrong.graph.node if node.op_type == "TopK"][-1]
     for attribute in last.attribute:
@@ -71,6 +77,14 @@ def test_a_wrong_top_k_is_refused(fp16: onnx.ModelProto, reference: Engine) -> N
 
 
 GOOD = Agreement(4, 0.001, 0.2, 1.0, 10, 10)
+
+
+def test_what_mends_a_disagreement() -> None:
+    bad = dataclasses.replace(GOOD, detections_found=0)
+    for limits, options in ((FP16_LIMITS, ()), (INT8_LIMITS["int8"], ("calibration", "calibration_method", "budget"))):
+        with pytest.raises(DisagreementError) as caught:
+            check.require(bad, limits, "s")
+        assert caught.value.options == tuple(f"int8.{option}" for option in options)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +106,7 @@ GOOD = Agreement(4, 0.001, 0.2, 1.0, 10, 10)
         (
             {"detections_found": 7},
             INT8_LIMITS["uint8"],
-            "share of detections found again 0.7, expected at least 0.9.*--calibration",
+            "share of detections found again 0.7, expected at least 0.9.*Calibrate with",
         ),
     ],
 )
@@ -102,7 +116,7 @@ def test_limits(change: dict, limits: Limits, message: str) -> None:
         check.require(dataclasses.replace(GOOD, **change), limits, "s")
 
 
-def test_an_engine_that_gives_nan_is_refused(fp16: onnx.ModelProto, reference: Engine) -> None:
+def test_an_engine_that_gives_nan_is_refused(fp16: onnx.ModelProto, reference: EndToEnd) -> None:
     wrong = copy_of(fp16)
     (bias,) = (i for i in wrong.graph.initializer if i.name == "heads.head3.cls_pred.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(80, np.nan, np.float16), bias.name))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import PICTURES, canvas_of
 from nas_build.yolo_nas import network
+from nas_build.yolo_nas.blocks import QARepVGG
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.summary import summarize
 
@@ -48,7 +49,7 @@ def test_fused_equals_unfused_on_real_pictures(variant: str, networks: dict[str,
 
 def test_fused_has_one_convolution_per_block(networks: dict[str, YoloNAS]) -> None:
     fused = network.fuse(networks["s"])
-    assert not any(isinstance(m, torch.nn.BatchNorm2d | network.QARepVGG) for m in fused.modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d | QARepVGG) for m in fused.modules())
     assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for m in fused.modules()) == 100
 
 
@@ -108,4 +109,4 @@ def test_build_refuses(variant: str, classes: int, message: str) -> None:
 
 def test_identity_wants_equal_channels() -> None:
     with pytest.raises(ValueError, match="stride=2, 4 -> 4"):
-        network.QARepVGG(4, 4, stride=2)
+        QARepVGG(4, 4, stride=2)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from nas_build.int8 import rounding
-from nas_build.int8.calibrate import Histogram, Observation
+from nas_build.int8.calibrate import Observation
+from nas_build.int8.histogram import Histogram
 from nas_build.int8.schemes import SCHEMES, Grid
-from nas_build.yolo_nas.variants import RANGE_METHODS, RangeMethod
+from nas_build.options import RANGE_METHODS, RangeMethod
 from numpy.typing import NDArray
 from torch import nn
 

@@ -77,3 +77,18 @@ def test_two_swaps_are_none() -> None:
 def test_what_cannot_be_compiled_is_named(steps: list[Any], message: str) -> None:
     with pytest.raises(ProcessingError, match=message):
         compiled(*steps)
+
+
+@pytest.mark.parametrize("arguments", [{"mean": "x", "std": [1, 1, 1]}, {"mean": [0, 0, 0], "std": {}}])
+def test_processing_of_nonsense(arguments: dict[str, object]) -> None:
+    with pytest.raises(ProcessingError, match="cannot be read: .*Error: .*build with that") as caught:
+        compile_processing({"image_processor": {"NormalizeImage": arguments}})
+    assert caught.value.options == ("processing=coco",)
+
+
+def test_processing_nested_deeply() -> None:
+    steps: object = {"ImagePermute": {}}
+    for _ in range(2000):
+        steps = {"ComposeProcessing": {"processings": [steps]}}
+    with pytest.raises(ProcessingError, match="cannot be read: RecursionError"):
+        compile_processing({"image_processor": steps})

@@ -17,7 +17,7 @@ from nas_ensembles.known_answer import FILE, KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 MODEL = ServedModel(
     name="yolo_nas_s_int8",
     letterbox=LetterboxSpec(),
@@ -186,5 +186,6 @@ def test_nothing_but_models_is_ever_in_the_repository(tmp_path: Path, monkeypatc
 
 def test_a_repository_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
-    with pytest.raises(RepositoryError, match=r"models: cannot write the model repository: File exists.*--model-repo"):
+    with pytest.raises(RepositoryError, match=r"models: cannot write the model repository: File exists") as caught:
         install(tmp_path / "models", MODEL, b"graph", KNOWN, {}, {})
+    assert caught.value.options == ("model_repository",)

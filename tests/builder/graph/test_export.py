@@ -9,7 +9,7 @@ from conftest import PICTURES, canvas_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nas_build.graph import export
-from nas_build.graph.export import Engine, top_candidates
+from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
 from nas_ensembles import contract
@@ -20,7 +20,7 @@ NAMES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE
 
 @pytest.fixture(scope="module")
 def fp16(demo_network: YoloNAS) -> onnx.ModelProto:
-    return export.export(Engine(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
+    return export.export(EndToEnd(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
 
 
 def run(model: onnx.ModelProto, batch: np.ndarray) -> list[np.ndarray]:
@@ -82,7 +82,7 @@ def test_nothing_of_this_machine_is_in_the_file(fp16: onnx.ModelProto) -> None:
 
 
 def test_the_same_engine_gives_the_same_bytes(fp16: onnx.ModelProto, demo_network: YoloNAS) -> None:
-    again = export.export(Engine(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
+    again = export.export(EndToEnd(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
     assert again.SerializeToString(deterministic=True) == fp16.SerializeToString(deterministic=True)
 
 
@@ -122,7 +122,7 @@ def test_processing_is_compiled_into_the_graph(processing: Processing, demo_netw
     x = seen.astype(np.float32) * np.reshape(processing.multiply, (3, 1, 1)) + np.reshape(processing.add, (3, 1, 1))
     with torch.inference_mode():
         expected = demo_network(torch.from_numpy(x.astype(np.float32))[None])
-        got = Engine(demo_network, processing, torch.float32).decoded(torch.from_numpy(canvas)[None])
+        got = EndToEnd(demo_network, processing, torch.float32).decoded(torch.from_numpy(canvas)[None])
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
@@ -130,6 +130,6 @@ def test_processing_is_compiled_into_the_graph(processing: Processing, demo_netw
 def test_small_canvas_has_fewer_candidates(demo_network: YoloNAS) -> None:
     from nas_build.yolo_nas import network
 
-    model = export.export(Engine(network.build("s", 1).eval(), COCO), (64, 96), "tiny")
+    model = export.export(EndToEnd(network.build("s", 1).eval(), COCO), (64, 96), "tiny")
     boxes, scores, labels = run(model, np.zeros((1, 3, 64, 96), np.uint8))
     assert boxes.shape == (1, 126, 4) and scores.shape == labels.shape == (1, 126)

@@ -1,40 +1,38 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
-import torch
 from conftest import PICTURES, canvas_of
-from nas_build.graph import check, export
-from nas_build.graph.check import INT8_LIMITS
+from nas_build.graph import check
 from nas_build.graph.exact import Exact
-from nas_build.graph.export import Engine
+from nas_build.graph.export import Exported
 from nas_build.int8 import calibrate
 from nas_build.int8.calibrate import Observation
-from nas_build.int8.quantize import Quantizer
+from nas_build.int8.quantize import LIMITS
+from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.schemes import SCHEMES
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_build.yolo_nas.variants import TARGETS
+from nas_eval.coco import COCO_NAMES
 from onnx import TensorProto, numpy_helper
 
 
 @pytest.fixture(scope="module")
-def reference(demo_network: YoloNAS) -> Engine:
-    return Engine(demo_network, COCO, torch.float64)
+def exported(demo_network: YoloNAS) -> Exported:
+    return Exported.of(demo_network, COCO, COCO_NAMES, "s")
 
 
 @pytest.fixture(scope="module")
-def observed(reference: Engine) -> dict[str, Observation]:
-    return calibrate.observe(reference, [canvas_of(path) for path in PICTURES])
+def observed(exported: Exported) -> dict[str, Observation]:
+    return calibrate.observe(exported.reference, [canvas_of(path) for path in PICTURES])
 
 
-@pytest.fixture(scope="module", params=TARGETS)
-def quantizer(
-    request: pytest.FixtureRequest, demo_network: YoloNAS, reference: Engine, observed: dict[str, Observation]
-) -> Quantizer:
-    fp16 = export.export(Engine(demo_network, COCO), (640, 640), "s")
-    return Quantizer(fp16, reference, observed, SCHEMES[request.param])
+@pytest.fixture(scope="module", params=SCHEMES)
+def quantizer(request: pytest.FixtureRequest, exported: Exported, observed: dict[str, Observation]) -> Quantizer:
+    return Quantizer(exported, observed, SCHEMES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +108,7 @@ def test_kept_convolutions_stay_as_they_were(quantizer: Quantizer) -> None:
     kept = ("heads.head1.cls_pred", "backbone.stage1.blocks.conv1.conv")
     model = quantizer.graph(quantizer.grids("max"), kept)
     initializers = {i.name: i for i in model.graph.initializer}
-    original = {i.name: i for i in quantizer._model.graph.initializer}
+    original = {i.name: i for i in quantizer._exported.graph.graph.initializer}
     producer = producers(model)
     for node in convolutions(model):
         assert (producer[node.input[0]].op_type == "DequantizeLinear") == (node.name not in kept)
@@ -125,20 +123,22 @@ def test_kept_convolutions_stay_as_they_were(quantizer: Quantizer) -> None:
 
 def test_a_convolution_without_a_bias_gets_the_shift(quantizer: Quantizer) -> None:
     """The exporter leaves out a bias of zeros."""
-    bare = onnx.ModelProto.FromString(quantizer._model.SerializeToString())
+    bare = onnx.ModelProto.FromString(quantizer._exported.graph.SerializeToString())
     node = next(n for n in convolutions(bare) if n.name == "heads.head2.reg_pred")
     del node.input[2]
-    other = Quantizer(bare, quantizer._reference, {node.name: quantizer.observed[node.name]}, quantizer._scheme)
+    other = Quantizer(
+        replace(quantizer._exported, graph=bare), {node.name: quantizer.observed[node.name]}, quantizer._scheme
+    )
     model = other.graph(other.grids("max"))
     (quantized,) = (n for n in convolutions(model) if n.name == node.name)
     bias = next(i for i in model.graph.initializer if i.name == quantized.input[2])
     assert np.array_equal(numpy_helper.to_array(bias), other._rounded[node.name].bias_shift.astype(np.float16))
 
 
-def test_int8_finds_the_same_objects(int8: onnx.ModelProto, quantizer: Quantizer, reference: Engine) -> None:
-    agreement = check.compare(Exact(int8), reference, [canvas_of(path) for path in PICTURES])
+def test_int8_finds_the_same_objects(int8: onnx.ModelProto, quantizer: Quantizer) -> None:
+    agreement = check.compare(Exact(int8), quantizer._exported.reference, [canvas_of(path) for path in PICTURES])
     assert agreement.detections >= 8
     assert agreement.detections_found == agreement.detections
     scheme = quantizer._scheme.activations
     assert agreement.logit_correlation >= {"uint8": 0.998, "int8": 0.99}[scheme]
-    check.require(agreement, INT8_LIMITS[scheme], "s")
+    check.require(agreement, LIMITS[scheme], "s")

@@ -15,17 +15,16 @@ import onnxruntime
 import openvino
 import openvino.passes
 import pytest
-import torch
 from conftest import INSTRUCTION_SETS, PICTURES, canvas_of
 from nas_build.graph import check, export
 from nas_build.graph.exact import CANDIDATES, Exact, Outputs, opened
-from nas_build.graph.export import BOXES, SCORES, Engine
+from nas_build.graph.export import BOXES, SCORES, Exported
 from nas_build.int8 import calibrate
-from nas_build.int8.quantize import Quantizer
+from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.schemes import SCHEMES
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_build.yolo_nas.variants import TARGETS
+from nas_eval.coco import COCO_NAMES
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -34,11 +33,12 @@ CANVASES = [canvas_of(path) for path in PICTURES]
 
 @pytest.fixture(scope="module")
 def graphs(demo_network: YoloNAS) -> dict[str, onnx.ModelProto]:
-    fp16 = export.export(Engine(demo_network, COCO), (640, 640), "s")
-    reference = Engine(demo_network, COCO, torch.float64)
-    observed = calibrate.observe(reference, CANVASES)
-    quantizers = {target: Quantizer(fp16, reference, observed, SCHEMES[target]) for target in TARGETS}
-    return {"fp16": fp16} | {target: q.graph(q.grids("percentile-99.999")) for target, q in quantizers.items()}
+    exported = Exported.of(demo_network, COCO, COCO_NAMES, "s")
+    observed = calibrate.observe(exported.reference, CANVASES)
+    quantizers = {target: Quantizer(exported, observed, scheme) for target, scheme in SCHEMES.items()}
+    return {"fp16": exported.graph} | {
+        target: q.graph(q.grids("percentile-99.999")) for target, q in quantizers.items()
+    }
 
 
 def one_convolution(values: NDArray[np.uint8], weights: NDArray[np.int8], zero_point: int) -> onnx.ModelProto:
@@ -110,7 +110,7 @@ def run_in_onnxruntime(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], 
 
 
 @pytest.mark.parametrize("other", [run_in_openvino, run_in_onnxruntime])
-@pytest.mark.parametrize("graph", ["fp16", *TARGETS])
+@pytest.mark.parametrize("graph", ["fp16", *SCHEMES])
 def test_other_executors_say_the_same(
     graph: str, other: Callable[[onnx.ModelProto], Any], graphs: dict[str, onnx.ModelProto]
 ) -> None:
@@ -127,7 +127,7 @@ def test_other_executors_say_the_same(
 _ANSWER = """
 import sys, onnx, numpy as np
 from conftest import PICTURES, canvas_of
-from nas_build.exact import Exact
+from nas_build.graph.exact import Exact
 answer = Exact(onnx.load(sys.argv[1]))(canvas_of(PICTURES[1]))
 np.savez(sys.argv[2], answer.boxes, answer.scores, *answer.candidates)
 """
@@ -138,7 +138,7 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize("graph", ["fp16", *TARGETS])
+@pytest.mark.parametrize("graph", ["fp16", *SCHEMES])
 def test_the_same_bits_on_other_cpus_and_with_other_threads(
     graph: str, graphs: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
@@ -148,7 +148,7 @@ def test_the_same_bits_on_other_cpus_and_with_other_threads(
     for number, environment in enumerate(ELSEWHERE):
         answer = tmp_path / f"{number}.npz"
         command = [sys.executable, "-W", "ignore", "-c", _ANSWER, str(path), str(answer)]
-        variables = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[1])}
+        variables = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])}
         subprocess.run(command, env=variables, check=True, timeout=120)
         arrays = np.load(answer)
         for got, expected in zip(arrays.values(), (mine.boxes, mine.scores, *mine.candidates), strict=True):

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEMO, PICTURES
+from nas_build import Int8Options, OptionError, Options, TensorRTOptions, build_key
+from nas_build.options import _DECIDES_NOTHING, _FOUND_IN, entries_found, key_entries
+
+CLASSES = (Options, Int8Options, TensorRTOptions)
+# What the pipeline adds, which knows target and name.
+OF_THE_PIPELINE = {"name", "queue_delay_us"}
+OF_A_PLAN_BUILDER = {"built_with", "opt_batch_size"}
+
+
+def key(options: Options) -> dict[str, Any]:
+    return build_key.collect(options, DEMO, PICTURES, None)
+
+
+@pytest.mark.parametrize("options", CLASSES)
+def test_every_option_is_in_the_key_or_says_why_not(options: type) -> None:
+    """By its value, or by what it leads to; a field that says nothing of itself is in it by its value."""
+    values = key_entries(options())
+    for field in dataclasses.fields(options):
+        said = field.metadata
+        contained = dataclasses.is_dataclass(getattr(options(), field.name))
+        assert contained or said.get(_FOUND_IN) or said.get(_DECIDES_NOTHING) or said.get("entry", field.name) in values
+
+
+def test_what_options_lead_to_is_in_the_key() -> None:
+    entries = set(key(Options(precision="int8")))
+    assert entries_found(Options) | entries_found(Int8Options) <= entries | OF_THE_PIPELINE
+    assert entries_found(TensorRTOptions) <= OF_A_PLAN_BUILDER
+
+
+def test_a_new_option_is_in_the_key() -> None:
+    new = dataclasses.make_dataclass("New", [("flavour", Path, Path("x"))])
+    assert key_entries(new()) == {"flavour": "x"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "int8"},
+        {"target": "tensorrt"},
+        {"max_batch_size": 2},
+        {"max_pixels": 10},
+        {"processing": "coco"},
+        {"instances": 2},
+        {"class_names": Path(__file__)},
+        {"precision": "int8", "int8": Int8Options(budget=1.0)},
+        {"precision": "int8", "int8": Int8Options(calibration_method="max")},
+    ],
+    ids=lambda change: " ".join(change),
+)
+def test_another_option_another_key(change: dict[str, Any]) -> None:
+    usual = {"int8": Int8Options(), "precision": change["precision"]} if "int8" in change else {}
+    assert key(Options(**change)) != key(Options(**usual))
+
+
+def test_what_decides_nothing_changes_no_key() -> None:
+    same = Options(force=True, model_repository=Path("x"), sign=Path("y"), int8=Int8Options(budget=1.0))
+    assert key(same) == key(Options())
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", ".", ".x", "-x", "é", "x/y"])
+def test_names_that_no_model_can_have(name: str) -> None:
+    with pytest.raises(OptionError, match="letters, digits") as caught:
+        Options(name=name)
+    assert caught.value.options == ("name",)
+    assert Options(name="yolo.v1_best-2").name
+
+
+def test_kernels_for_a_batch_that_never_comes() -> None:
+    with pytest.raises(OptionError, match="at most the largest, 4; got 8"):
+        Options(max_batch_size=4, tensorrt=TensorRTOptions(opt_batch_size=8))

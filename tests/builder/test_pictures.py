@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import PICTURES
+from nas_build import CalibrationError, Int8Options
+from nas_build.pictures import find, hold_out, labelled, spread
+
+
+def test_pictures_are_held_out() -> None:
+    paths = [Path(f"{i}.jpg") for i in range(10)]
+    calibration, measuring = hold_out(paths)
+    assert [path.stem for path in measuring] == ["3", "7"] and not set(calibration) & set(measuring)
+    assert hold_out(paths[:7]) == (paths[:7], paths[:7])
+
+
+def test_they_are_the_samples_or_spread_over_a_folder(tmp_path: Path) -> None:
+    assert find(Int8Options()) == PICTURES
+    for number in range(8):
+        shutil.copy(PICTURES[0], tmp_path / f"{number}{PICTURES[0].suffix}")
+    chosen = find(Int8Options(calibration=tmp_path, calibration_pictures=4))
+    assert [path.stem for path in chosen] == ["0", "2", "4", "6"]
+    assert spread(PICTURES, 100) == PICTURES
+
+
+def test_there_are_none(tmp_path: Path) -> None:
+    for folder, message in ((tmp_path, "no pictures in it"), (tmp_path / "x", "no such folder")):
+        with pytest.raises(CalibrationError, match=message) as caught:
+            find(Int8Options(calibration=folder))
+        assert caught.value.options == ("int8.calibration",)
+
+
+def test_a_folder_has_no_labels(tmp_path: Path) -> None:
+    assert labelled(Int8Options(calibration=tmp_path)) is None

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DEMO, SAMPLES
+from nas_build import pipeline
+from nas_build.errors import BuildError, CalibrationError
+from nas_build.options import RANGE_METHODS, Int8Options, Options
+from nas_build.progress import BuildProgress
+from nas_build.yolo_nas import network
+from safetensors.torch import save_file
+
+NAME = "yolo_nas_s_int8"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def options(folder: Path, **changes: object) -> Options:
+    return Options(**{"weights": "demo", "variant": "s", "precision": "int8", "model_repository": folder, **changes})  # type: ignore[arg-type]
+
+
+class Heard(BuildProgress):
+    """Keeps the warnings, and the options that they name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[str] = []
+        self.options: set[str] = set()
+
+    def warn(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        self.warnings.append(message)
+        self.options.update(options)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    pipeline.build(options(folder))
+    return folder
+
+
+def test_all_six_are_built(six_builds: tuple[Path, dict[str, BuildError]]) -> None:
+    """What else wants them is skipped if this fails."""
+    _, failed = six_builds
+    assert not failed
+
+
+def test_the_same_inputs_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    result = pipeline.build(options(tmp_path))
+    assert result.built and result.version == 1
+    assert list(result.seconds) == [
+        *("export", "calibrate", "round weights", "held-out pictures", "choose ranges"),
+        *("accuracy", "check", "engine", "install"),
+    ]
+    assert tree(tmp_path) == tree(built)
+
+
+def test_up_to_date_is_a_no_op(built: Path) -> None:
+    before = tree(built)
+    result = pipeline.build(options(built))
+    assert not result.built and result.version == 1
+    assert tree(built) == before
+
+
+def test_manifest_holds_what_went_in_and_what_was_measured(built: Path) -> None:
+    manifest = json.loads((built / NAME / "1" / "manifest.json").read_text(encoding="utf-8"))
+    inputs = manifest["inputs"]
+    assert inputs["checkpoint_sha256"] == "8cb5aaff75397f4828199fdb3cc7f2d14303877000d9eb07a83b1784050d3fad"
+    assert sorted(inputs["pictures"]) == [
+        f"samples/{n}" for n in ("astronaut.png", "bus.jpg", "chelsea.png", "coffee.png")
+    ]
+    assert inputs["versions"].keys() >= {"torch", "onnx", "openvino", "nas-triton"}
+    layers = manifest["layers"]
+    assert len(layers) == 100
+    assert [name for name, layer in layers.items() if layer["precision"] != "int8"] == [
+        "neck.neck1.upsample",
+        "neck.neck2.upsample",
+    ]
+    for name, layer in layers.items():
+        if layer["precision"] == "int8":
+            assert layer["input_snr_db"] > 20 and layer["weight_snr_db"] > 35
+            assert layer["activations"] == "uint8"
+            assert (layer["low"] < 0) == (layer["zero_point"] > 0) == ("reduce_after_concat" in name)
+    int8 = manifest["int8"]
+    assert int8["activations"] == "uint8"
+    assert int8["truth"] == "float32" and int8["held_out_pictures"] == 4 and int8["kept_fp16"] == []
+    assert int8["disturbance"].keys() == set(RANGE_METHODS)
+    assert min(int8["disturbance"], key=int8["disturbance"].get) == int8["method"]
+    assert int8["accuracy"]["map_50_95_float32"] == 100 and int8["accuracy"]["loss"] < 10  # 13 objects
+    agreement = manifest["agreement"]
+    assert agreement["detections_found"] == agreement["detections"] >= 8
+    assert manifest["processing"]["letterbox"]["fit_hw"] == [636, 636]
+
+
+def test_another_input_is_a_new_version_and_force_too(tmp_path: Path) -> None:
+    fp16 = {"precision": "fp16"}
+    assert pipeline.build(options(tmp_path, **fp16)).version == 1
+    assert pipeline.build(options(tmp_path, **fp16, max_batch_size=2)).version == 2
+    first = pipeline.build(options(tmp_path, **fp16, max_batch_size=2, force=True))
+    assert first.built and first.version == 3
+    one, two = (tmp_path / f"yolo_nas_s_fp16_engine/{v}/model.onnx" for v in (2, 3))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_warns_when_calibrated_on_the_samples_only(tmp_path: Path) -> None:
+    progress = Heard()
+    pipeline.build(options(tmp_path), progress)
+    assert any("bundled samples" in warning for warning in progress.warnings)
+    assert progress.options == {"int8.calibration"}
+
+
+def test_unreadable_calibration_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes((SAMPLES / "bus.jpg").read_bytes())
+    (folder / "b.png").write_bytes(b"no picture")
+    progress = Heard()
+    # Unreadable ones are no held-out pictures either.
+    result = pipeline.build(options(tmp_path / "m", int8=Int8Options(calibration=folder)), progress)
+    assert result.built and any("b.png: left out: 10 bytes that are no" in warning for warning in progress.warnings)
+    (folder / "a.jpg").unlink()
+    with pytest.raises(CalibrationError, match="none of the 1 pictures"):
+        pipeline.build(options(tmp_path / "n", int8=Int8Options(calibration=folder)))
+    (folder / "b.png").unlink()
+    with pytest.raises(CalibrationError, match="no pictures in it; expected .bmp, .jpeg"):
+        pipeline.build(options(tmp_path / "n", int8=Int8Options(calibration=folder)))
+    with pytest.raises(CalibrationError, match="no such folder"):
+        pipeline.build(options(tmp_path / "n", int8=Int8Options(calibration=folder / "x")))
+    assert not (tmp_path / "n").exists() or tree(tmp_path / "n") == {}
+
+
+def test_variant_of_the_file_must_be_the_one_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="holds YOLO-NAS S, not M") as caught:
+        pipeline.build(options(tmp_path, weights=str(DEMO), variant="m"))
+    assert caught.value.options == ("variant=s",)
+
+
+def test_class_names_from_a_file(tmp_path: Path) -> None:
+    network_file, names = tmp_path / "two.safetensors", tmp_path / "names.txt"
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in network.build("s", 2).state_dict().items()}, network_file)
+    names.write_text("Würfel\nball\n", encoding="utf-8")
+    folder = tmp_path / "m"
+    arguments = options(folder, weights=str(network_file), variant=None, precision="fp16", class_names=names)
+    assert pipeline.build(arguments).name == "yolo_nas_s_fp16"
+    assert "Würfel" in (folder / "yolo_nas_s_fp16/config.pbtxt").read_text(encoding="utf-8")
+    names.write_text("one\n")
+    with pytest.raises(BuildError, match="1 names; the network has 2 classes"):
+        pipeline.build(arguments)
+    progress = Heard()
+    pipeline.build(options(tmp_path / "n", weights=str(network_file), precision="fp16"), progress)
+    assert any("class_0" in warning for warning in progress.warnings)

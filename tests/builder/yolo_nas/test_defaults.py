@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import CUSTOM_PROCESSING
+from nas_build import BuildError, BuildProgress
+from nas_build.progress import SILENT
+from nas_build.yolo_nas import defaults
+from nas_build.yolo_nas.checkpoint import Checkpoint
+from nas_build.yolo_nas.processing import COCO
+from nas_eval.coco import COCO_NAMES
+
+
+class Warned(BuildProgress):
+    said = ""
+
+    def warn(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        self.said += f"{message} {options}"
+
+
+def test_names_are_the_files_or_the_checkpoints(demo: Checkpoint, tmp_path: Path) -> None:
+    assert defaults.class_names(demo, None, SILENT) == list(demo.class_names or ())
+    two = replace(demo, num_classes=2, class_names=("a", "b"))
+    file = tmp_path / "names.txt"
+    file.write_text("Würfel\n\n ball \n", encoding="utf-8")
+    assert defaults.class_names(two, file, SILENT) == ["Würfel", "ball"]
+    with pytest.raises(BuildError, match="2 names; the network has 80 classes"):
+        defaults.class_names(demo, file, SILENT)
+    with pytest.raises(BuildError, match="cannot read class names"):
+        defaults.class_names(demo, tmp_path / "none.txt", SILENT)
+
+
+def test_names_are_made_up_aloud(demo: Checkpoint) -> None:
+    eighty, two = Warned(), Warned()
+    assert defaults.class_names(replace(demo, class_names=None), None, eighty) == list(COCO_NAMES)
+    nameless = replace(demo, num_classes=2, class_names=None)
+    assert defaults.class_names(nameless, None, two) == ["class_0", "class_1"]
+    assert "COCO's names are taken. ('class_names',)" in eighty.said and "class_0" in two.said
+
+
+def test_processing(demo: Checkpoint) -> None:
+    custom, warned = replace(demo, processing_params=CUSTOM_PROCESSING), Warned()
+    assert defaults.processing_of(custom, "checkpoint", warned).bgr and not warned.said
+    assert defaults.processing_of(custom, "coco", warned) == COCO and not warned.said
+    assert defaults.processing_of(replace(demo, processing_params=None), "checkpoint", warned) == COCO
+    assert "COCO's preprocessing is taken" in warned.said
