@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from nas_build import pipeline
+from nas_build import Int8Options, pipeline
 from nas_build.errors import BuildError, PlanError
 from nas_build.graph.export import top_candidates
 from nas_build.targets.tensorrt import executors
@@ -161,7 +161,7 @@ def six_builds(
                 precision=precision,  # type: ignore[arg-type]
                 model_repository=folder,
                 # Trying all methods takes minutes for the large ones.
-                calibration_method="auto" if variant == "s" else "percentile-99.999",
+                int8=Int8Options(calibration_method="auto" if variant == "s" else "percentile-99.999"),
             )
             try:
                 assert pipeline.build(options).built

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
-from rich.table import Column, Table
+from rich.table import Table
 
 from .. import pipeline
 from ..errors import OptionError, PlanError
@@ -20,6 +20,7 @@ from ..targets.tensorrt import plan
 from .display import Display
 from .flags import flag, options_from
 from .report import report
+from .results import as_dict, print_table
 from .terminal import OUT, exit_codes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -178,9 +179,9 @@ def build(
             progress = display.model(_title(options))
             results.append(pipeline.build(replace(options, target=chosen), progress, plan_builder))
     if as_json:
-        OUT.print_json(json.dumps([_summary(result) for result in results]))
+        OUT.print_json(json.dumps([as_dict(result) for result in results]))
         return
-    _print_results(results)
+    print_table(results)
     if chosen == "tensorrt":
         OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
     else:
@@ -225,54 +226,6 @@ def _choose_target(
             raise
         display.warn(f"there is a GPU, but {error}\n  Building for OpenVINO on the CPU instead.")
         return "openvino", None
-
-
-def _summary(result: pipeline.Result) -> dict[str, object]:
-    manifest = result.manifest
-    return {
-        "name": result.name,
-        "version": result.version,
-        "built": result.built,
-        "seconds": result.seconds,
-        "target": manifest["inputs"]["target"],
-        "agreement": manifest["agreement"],
-        "machine": result.machine,
-        "plan": manifest.get(contract.PLAN),
-        "int8": manifest.get("int8"),
-        "files": manifest["files"],
-    }
-
-
-def _print_results(results: list[pipeline.Result]) -> None:
-    table = Table(
-        Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found", "engine"
-    )
-    int8 = [result.name for result in results if "int8" in result.manifest]
-    if int8:
-        table.add_column("mAP loss", justify="right")
-    for result in results:
-        agreement = result.manifest["agreement"]
-        table.add_row(
-            result.name,
-            str(result.version),
-            "built" if result.built else "up to date",
-            f"{sum(result.seconds.values()):.1f}" if result.built else "",
-            f"{agreement['max_score_difference']:.3g}",
-            f"{agreement['detections_found']} of {agreement['detections']}",
-            f"{result.machine['agreement']:.3f}" if "agreement" in result.machine else "",
-            *([_loss(result.manifest.get("int8"))] if int8 else []),
-        )
-    OUT.print(table)
-    for name in int8:
-        OUT.print(f"What int8 does to each layer: nas-build report {name}")
-
-
-def _loss(int8: dict[str, Any] | None) -> str:
-    """Measured on held-out pictures, with its 95 % interval."""
-    if not int8 or "accuracy" not in int8:
-        return ""
-    accuracy = int8["accuracy"]
-    return f"{accuracy['loss']:+.2f} ({accuracy['loss_low']:+.2f} to {accuracy['loss_high']:+.2f})"
 
 
 @app.command()
