@@ -18,9 +18,7 @@ def test_everything_that_is_promised_is_there() -> None:
 
 
 def test_importing_it_is_cheap() -> None:
-    code = (
-        "import nas_build, sys; print([m for m in ('torch', 'onnx', 'openvino', 'cv2') if m in sys.modules])"
-    )
+    code = "import nas_build, sys; print([m for m in ('torch', 'onnx', 'openvino', 'cv2') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
         capture_output=True,
