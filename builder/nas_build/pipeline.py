@@ -267,8 +267,7 @@ def _build(
             candidates=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
             max_batch_size=options.max_batch_size,
             max_pixels=options.max_pixels,
-            score_threshold=compiled.score_threshold,
-            iou_threshold=compiled.iou_threshold,
+            thresholds=compiled.thresholds,
             parameters={
                 contract.CLASS_NAMES: class_names,
                 contract.VARIANT: loaded.variant,

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 from nas_ensembles import contract
+from nas_ensembles.pipeline import Candidates
 from nas_eval import metrics
 from nas_eval.datasets import Dataset
 from nas_eval.metrics import Prediction
@@ -21,7 +22,6 @@ from ..graph.export import Engine, top_candidates
 from ..graph.predict import Detect, predict
 from ..yolo_nas.processing import Processing
 
-_PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)  # as the field validates
 _LOOKED_AT = 8  # pictures that `disturbance` takes
 _ANCHORS = 300  # of each of them
 _RESAMPLES = 300
@@ -69,9 +69,11 @@ class HeldOut:
         self._spec = processing.letterbox
         self._categories = categories
         self._seen: list[tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]] = []
-        self._found = predict(self._watch(reference, float32), self._spec, dataset, categories, _PROTOCOL, progress)
+        self._found = predict(
+            self._watch(reference, float32), self._spec, dataset, categories, contract.VALIDATION_THRESHOLDS, progress
+        )
         self.labelled = bool(dataset.truth["annotations"])
-        self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, processing.score_threshold)
+        self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, processing.thresholds.score)
         self._float32 = self._map(self._found)
 
     @property
@@ -99,7 +101,12 @@ class HeldOut:
         """The graph's mAP 50-95 beside that of float32; `progress` is called after each picture."""
         graph = Exact(model)
         predictions = predict(
-            lambda canvas: graph(canvas).candidates, self._spec, self.dataset, self._categories, _PROTOCOL, progress
+            lambda canvas: graph(canvas).candidates,
+            self._spec,
+            self.dataset,
+            self._categories,
+            contract.VALIDATION_THRESHOLDS,
+            progress,
         )
         return Accuracy(self._float32, self._map(predictions), predictions)
 
@@ -118,15 +125,14 @@ class HeldOut:
         the last bits of float32 hardly ever change; a disturbance is a sum.
         """
 
-        def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        def detect(canvas: NDArray[np.uint8]) -> Candidates:
             looked_at = len(self._seen) < _LOOKED_AT
             boxes, scores = (reference if looked_at else float32).answer(canvas)
             if looked_at:
                 anchors = np.argsort(scores.max(axis=1), kind="stable")[-_ANCHORS:]
                 self._seen.append((canvas, anchors, boxes[anchors], scores[anchors]))
             best = top_candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
-            best_boxes, best_scores, labels = (tensor[0].numpy() for tensor in best)
-            return best_boxes, best_scores, labels
+            return Candidates(*(tensor[0].numpy() for tensor in best))
 
         return detect
 
