@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import openvino
 from nas_client.bench.report import cpu_name
-from nas_ensembles import contract, images, nms
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
+from nas_ensembles import contract, images
+from nas_ensembles.letterbox import LetterboxSpec
+from nas_ensembles.pipeline import Candidates, finish, prepare
 from rich.console import Console
 from rich.progress import track
 
@@ -71,9 +72,7 @@ def mixed_pictures() -> list[bytes]:
 
 def canvas_of(data: bytes) -> np.ndarray:
     """(1, 3, 640, 640) uint8."""
-    out = np.empty((1, 3, 640, 640), np.uint8)
-    to_planes(letterbox(images.decode(data), LetterboxSpec()).canvas, out[0])
-    return out
+    return prepare(images.decode(data), LetterboxSpec()).canvas[None]
 
 
 def detect(data: bytes, infer: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,15 +82,9 @@ def detect(data: bytes, infer: Callable[[np.ndarray], Any]) -> tuple[np.ndarray,
         data: an encoded picture.
         infer: a canvas (1, 3, 640, 640) uint8 to the graph's three outputs.
     """
-    image = images.decode(data)
-    spec = LetterboxSpec()
-    boxed = letterbox(image, spec)
-    canvas = np.empty((1, 3, *spec.size_hw), np.uint8)
-    to_planes(boxed.canvas, canvas[0])
-    boxes, scores, labels = (np.asarray(output)[0] for output in infer(canvas))
-    kept = nms.select(boxes, scores, labels, contract.Thresholds())
-    found = unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, (image.shape[1], image.shape[0]))
-    return found, scores[kept], labels[kept]
+    canvas, geometry = prepare(images.decode(data), LetterboxSpec())
+    candidates = Candidates(*(np.asarray(output)[0] for output in infer(canvas[None])))
+    return finish(candidates, geometry, contract.Thresholds())
 
 
 def compiled(graph: Path, **properties: Any) -> openvino.CompiledModel:

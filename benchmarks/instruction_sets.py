@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import onnx
 from common import SAMPLES, build_demo, canvas_of, compiled, machine, measure
-from nas_build.graph.exact import CANDIDATES
 from nas_ensembles import contract, images, nms
 
+_NAMES = [tensor.name for tensor in contract.CANDIDATE_TENSORS]
 INSTRUCTION_SETS = ("AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI", "ALL")
 
 
@@ -39,7 +39,7 @@ def latency(repository: Path, rounds: int = 30) -> dict[str, float]:
 def candidates(engine: Any, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
     """Boxes, scores, labels above the default thresholds."""
     answer = engine(canvas[None])
-    boxes, scores, labels = (np.asarray(answer[name])[0] for name in CANDIDATES)
+    boxes, scores, labels = (np.asarray(answer[name])[0] for name in _NAMES)
     kept = nms.select(boxes, scores, labels, contract.Thresholds())
     return boxes[kept], scores[kept], labels[kept]
 
@@ -109,7 +109,7 @@ def one(repository: Path, folder: Path, exact: bool) -> dict[str, Any]:
 
         def engine(canvas: np.ndarray) -> dict[str, Any]:
             outputs = graph(canvas[0])
-            answer = dict(zip(CANDIDATES, ([output] for output in outputs.candidates), strict=True))
+            answer = dict(zip(_NAMES, ([output] for output in outputs.candidates), strict=True))
             return {**answer, SCORES: [outputs.scores]}
 
         timing: dict[str, float] = {}

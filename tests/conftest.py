@@ -24,8 +24,9 @@ from nas_build.graph.export import top_candidates
 from nas_build.targets.tensorrt import executors
 from nas_build.yolo_nas import checkpoint, network, processing
 from nas_build.yolo_nas.network import YoloNAS
-from nas_ensembles import contract, images, nms
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
+from nas_ensembles import contract, images
+from nas_ensembles.letterbox import LetterboxSpec
+from nas_ensembles.pipeline import Candidates, finish, prepare
 from nas_serve import Server, embedded
 from numpy.typing import NDArray
 
@@ -65,25 +66,17 @@ INSTRUCTION_SETS = [name for name, flag in _FLAGS.items() if flag in _CPU]
 
 def canvas_of(path: Path, spec: LetterboxSpec | None = None) -> NDArray[np.uint8]:
     """(3, H, W) uint8 RGB of a picture file."""
-    spec = spec or LetterboxSpec()
-    boxed = letterbox(images.decode(path.read_bytes()), spec)
-    out = np.empty((3, *spec.size_hw), np.uint8)
-    to_planes(boxed.canvas, out)
-    return out
+    return prepare(images.decode(path.read_bytes()), spec or LetterboxSpec()).canvas
 
 
 def in_pytorch(network: YoloNAS, compiled: processing.Processing, path: Path) -> tuple[NDArray[Any], ...]:
     """Unfused float32 network, the same decoding of pictures and the same NMS, in this process."""
-    image = images.decode(path.read_bytes())
-    boxed = letterbox(image, compiled.letterbox)
-    canvas = np.empty((3, *compiled.letterbox.size_hw), np.uint8)
-    to_planes(boxed.canvas, canvas)
-    x = torch.from_numpy(canvas[::-1].copy() if compiled.bgr else canvas)[None].float() * compiled.multiply[0]
+    prepared = prepare(images.decode(path.read_bytes()), compiled.letterbox)
+    canvas = prepared.canvas[::-1].copy() if compiled.bgr else prepared.canvas
+    x = torch.from_numpy(canvas)[None].float() * compiled.multiply[0]
     with torch.inference_mode():
-        boxes, scores, labels = (t[0].numpy() for t in top_candidates(*network(x)))
-    kept = nms.select(boxes, scores, labels, contract.Thresholds(compiled.score_threshold, compiled.iou_threshold))
-    size = image.shape[1], image.shape[0]
-    return unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, size), scores[kept], labels[kept]
+        candidates = Candidates(*(t[0].numpy() for t in top_candidates(*network(x))))
+    return finish(candidates, prepared.geometry, compiled.thresholds)
 
 
 def lively(variant: network.Variant, num_classes: int, pixel_scale: float = 1 / 255) -> YoloNAS:

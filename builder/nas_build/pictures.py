@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from nas_ensembles import images
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes
+from nas_ensembles.letterbox import LetterboxSpec
+from nas_ensembles.pipeline import prepare
 from nas_eval import datasets
 from nas_eval.datasets import Dataset
 from numpy.typing import NDArray
@@ -92,6 +93,4 @@ def readable(paths: list[Path], progress: BuildProgress) -> list[Path]:
 def canvases(paths: Iterable[Path], spec: LetterboxSpec) -> Iterator[NDArray[np.uint8]]:
     """The pictures as the served model will see them, (3, H, W) uint8 RGB."""
     for path in paths:
-        canvas = np.empty((3, *spec.size_hw), np.uint8)
-        to_planes(letterbox(images.decode(path.read_bytes()), spec).canvas, out=canvas)
-        yield canvas
+        yield prepare(images.decode(path.read_bytes()), spec).canvas

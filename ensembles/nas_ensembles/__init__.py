@@ -1,4 +1,6 @@
 """What runs around the engine inside Triton: decoding, letterbox, NMS, and the tensor contract they share.
 
-Only numpy and OpenCV: this package is copied into every model repository, beside the models that use it.
+Only numpy and OpenCV: what the models import is copied into every model repository, beside them.
 """
+
+IN_MODELS = ("__init__", "contract", "images", "letterbox", "memory", "nms", "pipeline")  # modules that models import

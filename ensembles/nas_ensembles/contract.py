@@ -2,46 +2,97 @@
 
 A served model `NAME` is an ensemble of `NAME_preprocess` -> `NAME_engine` -> `NAME_postprocess`. `NAME_frames` is a
 second ensemble of the same three that takes raw frames instead of encoded pictures.
-Shapes here are after the batch dimension.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-# Ensemble inputs.
-IMAGE = "image"  # BYTES [1]: one encoded picture: JPEG, PNG, WebP, BMP
-FRAME = "frame"  # UINT8 [H, W, 3]: RGB, of `NAME_frames` instead of `image`
-SCORE_THRESHOLD = "score_threshold"  # FP32 [1], optional
-IOU_THRESHOLD = "iou_threshold"  # FP32 [1], optional
-MAX_DETECTIONS = "max_detections"  # INT32 [1], optional
+import numpy as np
+from numpy.typing import NDArray
 
-# Between the composing models.
-IMAGES = "images"  # UINT8 [3, H, W]: RGB, letterboxed
-GEOMETRY = "geometry"  # FP32 [5]: scale, pad left, pad top, image width, image height
-CANDIDATE_BOXES = "candidate_boxes"  # FP32 [K, 4]: xyxy in canvas pixels
-CANDIDATE_SCORES = "candidate_scores"  # FP32 [K]
-CANDIDATE_LABELS = "candidate_labels"  # INT32 [K]
+Datatype = Literal["BYTES", "UINT8", "INT32", "FP32"]  # as Triton's protocol calls them
+_DTYPES: Mapping[Datatype, Any] = {"BYTES": np.object_, "UINT8": np.uint8, "INT32": np.int32, "FP32": np.float32}
 
-ENGINE_INFO = "engine_info"  # BYTES [1]: JSON, what computes the graph; of openvino engines, for who asks for it
 
-# Ensemble outputs.
-NUM_DETECTIONS = "num_detections"  # INT32 [1]: N
-BOXES = "boxes"  # FP32 [300, 4]: xyxy in pixels of the original picture, clipped to it; zero from row N on
-SCORES = "scores"  # FP32 [300]: sorted; 0 from row N on
-LABELS = "labels"  # INT32 [300]; -1 from row N on
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that models take or give.
 
-GEOMETRY_SIZE = 5
-CANDIDATES = 1024  # K, the best (anchor, class) pairs, chosen in the graph
+    Attributes:
+        name: in configs and requests.
+        datatype: of its elements.
+        shape: after the batch dimension. A letter stands for a size that a model fixes (K candidates, a canvas of
+            H x W) or that a request brings (h x w of a frame).
+        optional: a request may leave it out.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of numpy."""
+        return np.dtype(_DTYPES[self.datatype])
+
+    def dims(self, sizes: Mapping[str, int]) -> list[int]:
+        """The shape with sizes for its letters; -1 for those that are not given."""
+        return [sizes.get(size, -1) if isinstance(size, str) else size for size in self.shape]
+
+    def full(self, batch: int, value: float = 0) -> NDArray[Any]:
+        """A batch of them that holds a value; the shape has no letters."""
+        return np.full((batch, *self.dims({})), value, self.dtype)
+
+
+CANDIDATES = 1024  # the largest K: the best (anchor, class) pairs, chosen in the graph
 DETECTIONS = 300  # rows of the outputs, and the largest max_detections
 PAD_LABEL = -1
 
-# super-gradients' predict() defaults.
-DEFAULT_SCORE_THRESHOLD = 0.25
-DEFAULT_IOU_THRESHOLD = 0.7
+# Ensemble inputs.
+IMAGE = Tensor("image", "BYTES", (1,))  # one encoded picture: JPEG, PNG, WebP, BMP
+FRAME = Tensor("frame", "UINT8", ("h", "w", 3))  # RGB, of `NAME_frames` instead of `image`
+SCORE_THRESHOLD = Tensor("score_threshold", "FP32", (1,), optional=True)
+IOU_THRESHOLD = Tensor("iou_threshold", "FP32", (1,), optional=True)
+MAX_DETECTIONS = Tensor("max_detections", "INT32", (1,), optional=True)
+THRESHOLDS = (SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS)
+
+# Between the composing models.
+IMAGES = Tensor("images", "UINT8", (3, "H", "W"))  # RGB, letterboxed
+GEOMETRY = Tensor("geometry", "FP32", (5,))  # scale, pad left, pad top, image width, image height
+CANDIDATE_BOXES = Tensor("candidate_boxes", "FP32", ("K", 4))  # xyxy in canvas pixels
+CANDIDATE_SCORES = Tensor("candidate_scores", "FP32", ("K",))  # falling
+CANDIDATE_LABELS = Tensor("candidate_labels", "INT32", ("K",))
+CANDIDATE_TENSORS = (CANDIDATE_BOXES, CANDIDATE_SCORES, CANDIDATE_LABELS)
+ENGINE_INFO = Tensor("engine_info", "BYTES", (1,))  # JSON, what computes the graph; of openvino engines, if asked for
+
+# Ensemble outputs.
+NUM_DETECTIONS = Tensor("num_detections", "INT32", (1,))  # N
+BOXES = Tensor("boxes", "FP32", (DETECTIONS, 4))  # xyxy in picture pixels, clipped to it; zero from row N on
+SCORES = Tensor("scores", "FP32", (DETECTIONS,))  # falling; 0 from row N on
+LABELS = Tensor("labels", "INT32", (DETECTIONS,))  # -1 from row N on
+OUTPUTS = (NUM_DETECTIONS, BOXES, SCORES, LABELS)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one of the composing models takes and gives."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+# Preprocessing takes one of its two inputs.
+STAGES: Mapping[str, Stage] = {
+    "preprocess": Stage((replace(IMAGE, optional=True), replace(FRAME, optional=True)), (IMAGES, GEOMETRY)),
+    "engine": Stage((IMAGES,), CANDIDATE_TENSORS),
+    "postprocess": Stage((*CANDIDATE_TENSORS, GEOMETRY, *THRESHOLDS), OUTPUTS),
+}
+
 DEFAULT_MAX_BATCH_SIZE = 8
 DEFAULT_MAX_PIXELS = 50_000_000
 
@@ -56,8 +107,6 @@ CHECKPOINT_SHA256 = "checkpoint_sha256"
 BUILD_VERSIONS = "build_versions"
 KNOWN_ANSWER = "known_answer"  # of the engine: a `known_answer.KnownAnswer`, and the `version` it is of
 PLAN = "plan"  # TensorRT release, GPU and options of the engine's plan
-
-STAGES = ("preprocess", "engine", "postprocess")
 
 
 def model_name(variant: str, precision: str) -> str:
@@ -91,7 +140,7 @@ def read_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a request may set.
+    """What a request may set; the defaults are those of super-gradients' predict().
 
     Attributes:
         score: candidates must score more, in [0, 1].
@@ -99,24 +148,16 @@ class Thresholds:
         max_detections: 1 to 300.
     """
 
-    score: float = DEFAULT_SCORE_THRESHOLD
-    iou: float = DEFAULT_IOU_THRESHOLD
+    score: float = 0.25
+    iou: float = 0.7
     max_detections: int = DETECTIONS
 
     def __post_init__(self) -> None:
-        for name, value in ((SCORE_THRESHOLD, self.score), (IOU_THRESHOLD, self.iou)):
+        for tensor, value in ((SCORE_THRESHOLD, self.score), (IOU_THRESHOLD, self.iou)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value}")
+                raise ValueError(f"{tensor.name} must be from 0 to 1, got {value}")
         if not 1 <= self.max_detections <= DETECTIONS:
-            raise ValueError(f"{MAX_DETECTIONS} must be from 1 to {DETECTIONS}, got {self.max_detections}")
+            raise ValueError(f"{MAX_DETECTIONS.name} must be from 1 to {DETECTIONS}, got {self.max_detections}")
 
 
-def check_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Class names as a tuple.
-
-    Raises:
-        ValueError: if there are not `num_classes` of them.
-    """
-    if len(names) != num_classes:
-        raise ValueError(f"{len(names)} class names for a network of {num_classes} classes")
-    return tuple(str(name) for name in names)
+VALIDATION_THRESHOLDS = Thresholds(score=0.01, iou=0.7)  # as the field validates

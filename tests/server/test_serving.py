@@ -130,7 +130,7 @@ def test_custom_checkpoint_is_preprocessed_its_own_way(server: Server, networks:
         assert parameters["score_threshold"] == 0.5 and parameters["iou_threshold"] == 0.65
         total = 0
         for path in PICTURES:
-            loose = processing.Processing(**{**compiled.__dict__, "score_threshold": 0.3})
+            loose = processing.Processing(**{**compiled.__dict__, "thresholds": contract.Thresholds(0.3, 0.65)})
             expected = in_pytorch(networks["l"], loose, path)
             clear = expected[1] > 0.32
             total += clear.sum()

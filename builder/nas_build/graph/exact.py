@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import torch
 from nas_ensembles import contract
+from nas_ensembles.pipeline import Candidates
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -34,7 +35,7 @@ _DOMAIN = "nas_build.graph.exact"
 _QUANTIZED_CONV = "QuantizedConv"
 _WIDER = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.FLOAT: TensorProto.DOUBLE}
 _WHOLE_IN_FLOAT32 = 2.0**24
-CANDIDATES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
+_CANDIDATES = [tensor.name for tensor in contract.CANDIDATE_TENSORS]
 _Array = NDArray[Any]
 
 
@@ -43,20 +44,20 @@ class Outputs:
     """Of one picture; K candidates, N anchors, C classes.
 
     Attributes:
-        candidates: boxes (K, 4) xyxy in canvas pixels, scores (K,), labels (K,): what the engine answers.
+        candidates: what the engine answers.
         boxes: (N, 4) xyxy in canvas pixels, before the top-k.
         scores: (N, C), before the top-k.
     """
 
-    candidates: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+    candidates: Candidates
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
 
     @classmethod
     def of(cls, results: Mapping[str, _Array]) -> Outputs:
         """From the graph's outputs by name, for one picture."""
-        boxes, scores, labels = (results[name][0] for name in CANDIDATES)
-        candidates = boxes.astype(np.float32), scores.astype(np.float32), labels
+        boxes, scores, labels = (results[name][0] for name in _CANDIDATES)
+        candidates = Candidates(boxes.astype(np.float32), scores.astype(np.float32), labels)
         return cls(candidates, results[BOXES][0].astype(np.float32), results[SCORES][0].astype(np.float32))
 
 
@@ -84,7 +85,7 @@ class Exact:
     def __call__(self, canvas: NDArray[np.uint8]) -> Outputs:
         """Run on one canvas, (3, H, W) uint8 RGB."""
         with torch.inference_mode():
-            answers: Any = self._evaluator.run(None, {contract.IMAGES: canvas[None]})
+            answers: Any = self._evaluator.run(None, {contract.IMAGES.name: canvas[None]})
         return Outputs.of(dict(zip(self._evaluator.output_names, answers, strict=True)))
 
 

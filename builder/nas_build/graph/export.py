@@ -150,7 +150,7 @@ def export(network: EndToEnd, size_hw: tuple[int, int], name: str) -> onnx.Model
         name: of the graph.
     """
     example = torch.zeros(2, 3, *size_hw, dtype=torch.uint8)
-    outputs = [contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS, BOXES, SCORES]
+    outputs = [*(tensor.name for tensor in contract.CANDIDATE_TENSORS), BOXES, SCORES]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -159,7 +159,7 @@ def export(network: EndToEnd, size_hw: tuple[int, int], name: str) -> onnx.Model
             (example,),
             dynamo=True,
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            input_names=[contract.IMAGES],
+            input_names=[contract.IMAGES.name],
             output_names=outputs,
             opset_version=OPSET,
             external_data=False,

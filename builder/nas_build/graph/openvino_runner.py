@@ -8,9 +8,10 @@ import time
 import numpy as np
 import onnx
 import openvino
+from nas_ensembles import contract
 from numpy.typing import NDArray
 
-from .exact import CANDIDATES, Outputs, opened
+from .exact import Outputs, opened
 from .export import BOXES, SCORES
 
 # As the served engine computes on a CPU, see `build`.
@@ -37,7 +38,8 @@ class Compiled:
     def __call__(self, canvas: NDArray[np.uint8]) -> Outputs:
         """Run on one canvas, (3, H, W) uint8 RGB."""
         results = self._graph(canvas[None])
-        return Outputs.of({name: results[name] for name in (*CANDIDATES, BOXES, SCORES)})
+        candidates = (tensor.name for tensor in contract.CANDIDATE_TENSORS)
+        return Outputs.of({name: results[name] for name in (*candidates, BOXES, SCORES)})
 
 
 def latency_ratio(model: onnx.ModelProto, other: onnx.ModelProto, canvas: NDArray[np.uint8], rounds: int = 40) -> float:

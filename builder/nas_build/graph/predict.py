@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from nas_ensembles import contract, images, nms
-from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unletterbox
+from nas_ensembles import contract, images
+from nas_ensembles.letterbox import LetterboxSpec
+from nas_ensembles.pipeline import Candidates, finish, prepare
 from nas_eval.datasets import Dataset
 from nas_eval.errors import DatasetError
 from nas_eval.metrics import Prediction, to_predictions
@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 from ..progress import SILENT, BuildProgress
 from .export import EndToEnd, top_candidates
 
-# A canvas (3, H, W) to candidates: boxes (K, 4) in canvas pixels, scores (K,), labels (K,).
-Detect = Callable[[NDArray[np.uint8]], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+Detect = Callable[[NDArray[np.uint8]], Candidates]  # of a canvas, (3, H, W) uint8 RGB
 
 
 def in_pytorch(network: EndToEnd) -> Detect:
     """Candidates by PyTorch, in float32 if the network is."""
 
-    def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    def detect(canvas: NDArray[np.uint8]) -> Candidates:
         with torch.inference_mode():
-            boxes, scores, labels = top_candidates(*network.decoded(torch.from_numpy(canvas)[None]))
-        return boxes[0].numpy(), scores[0].numpy(), labels[0].numpy()
+            best = top_candidates(*network.decoded(torch.from_numpy(canvas)[None]))
+        return Candidates(*(tensor[0].numpy() for tensor in best))
 
     return detect
 
@@ -59,11 +58,7 @@ def on_dataset(
             image = images.decode(picture.path.read_bytes())
         except (OSError, images.UnreadableImage) as error:
             raise DatasetError(f"{picture.path}: cannot be read as a picture: {error}") from None
-        boxed = letterbox(image, spec)
-        canvas = np.empty((3, *spec.size_hw), np.uint8)
-        to_planes(boxed.canvas, canvas)
-        boxes, scores, labels = detect(canvas)
-        kept = nms.select(boxes, scores, labels, thresholds)
-        boxes = unletterbox(boxes[kept], boxed.scale, boxed.pad_xy, (image.shape[1], image.shape[0]))
-        predictions += to_predictions(boxes, scores[kept], labels[kept], picture.id, categories)
+        prepared = prepare(image, spec)
+        found = finish(detect(prepared.canvas), prepared.geometry, thresholds)
+        predictions += to_predictions(*found, picture.id, categories)
     return predictions

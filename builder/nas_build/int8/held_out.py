@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 from nas_ensembles import contract
+from nas_ensembles.pipeline import Candidates
 from nas_eval import metrics
 from nas_eval.datasets import Dataset
 from nas_eval.metrics import Prediction
@@ -21,7 +22,6 @@ from ..graph.export import Exported, top_candidates
 from ..graph.predict import Detect, on_dataset
 from ..progress import SILENT, BuildProgress
 
-_PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)  # as the field validates
 _LOOKED_AT = 8  # pictures that `disturbance` takes
 _ANCHORS = 300  # of each of them
 _RESAMPLES = 300
@@ -63,7 +63,7 @@ class HeldOut:
         self._seen: list[tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]] = []
         self._found = self._predictions(self._watch(exported), dataset, progress)
         self.labelled = bool(dataset.truth["annotations"])
-        threshold = exported.processing.score_threshold
+        threshold = exported.processing.thresholds.score
         self.dataset = dataset if self.labelled else _with_truth(dataset, self._found, threshold)
         self._float32 = self._map(self._found)
 
@@ -100,7 +100,7 @@ class HeldOut:
         return -difference.high * 100, -difference.low * 100
 
     def _predictions(self, detect: Detect, dataset: Dataset, progress: BuildProgress) -> list[Prediction]:
-        return on_dataset(detect, self._spec, dataset, self._categories, _PROTOCOL, progress)
+        return on_dataset(detect, self._spec, dataset, self._categories, contract.VALIDATION_THRESHOLDS, progress)
 
     def _map(self, predictions: Sequence[Prediction]) -> float:
         return metrics.evaluate(self.dataset, predictions).map_50_95 * 100
@@ -112,15 +112,14 @@ class HeldOut:
         the last bits of float32 hardly ever change; a disturbance is a sum.
         """
 
-        def detect(canvas: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        def detect(canvas: NDArray[np.uint8]) -> Candidates:
             looked_at = len(self._seen) < _LOOKED_AT
             boxes, scores = (exported.reference if looked_at else exported.float32).answer(canvas)
             if looked_at:
                 anchors = np.argsort(scores.max(axis=1), kind="stable")[-_ANCHORS:]
                 self._seen.append((canvas, anchors, boxes[anchors], scores[anchors]))
             best = top_candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
-            best_boxes, best_scores, labels = (tensor[0].numpy() for tensor in best)
-            return best_boxes, best_scores, labels
+            return Candidates(*(tensor[0].numpy() for tensor in best))
 
         return detect
 

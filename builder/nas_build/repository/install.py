@@ -185,8 +185,8 @@ def _write_python_model(stage: str, folder: Path) -> None:
     _write(folder / "model.py", (package / stage / "model.py").read_bytes())
     helpers = folder / package.name
     helpers.mkdir()
-    for source in sorted(package.glob("*.py")):
-        _write(helpers / source.name, source.read_bytes())
+    for module in nas_ensembles.IN_MODELS:
+        _write(helpers / f"{module}.py", (package / f"{module}.py").read_bytes())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -29,15 +29,14 @@ class Processing:
         bgr: the network wants BGR; the builder swaps the first convolution's input channels, so that the engine
             takes RGB whatever the checkpoint wants.
         multiply, add: per channel of the network's input: x = pixel * multiply + add.
-        score_threshold, iou_threshold: the served model's defaults.
+        thresholds: the served model's defaults.
     """
 
     letterbox: LetterboxSpec = field(default_factory=LetterboxSpec)
     bgr: bool = False
     multiply: tuple[float, float, float] = (1 / 255, 1 / 255, 1 / 255)
     add: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    score_threshold: float = contract.DEFAULT_SCORE_THRESHOLD
-    iou_threshold: float = contract.DEFAULT_IOU_THRESHOLD
+    thresholds: contract.Thresholds = contract.Thresholds()
 
 
 COCO = Processing()
@@ -111,12 +110,12 @@ def _compile(params: Mapping[str, Any]) -> Processing:
     try:
         letterbox = LetterboxSpec(padding[0], fit, padding[1], padding[2])
         thresholds = contract.Thresholds(
-            score=_threshold(params, "conf", contract.DEFAULT_SCORE_THRESHOLD),
-            iou=_threshold(params, "iou", contract.DEFAULT_IOU_THRESHOLD),
+            score=_threshold(params, "conf", contract.Thresholds.score),
+            iou=_threshold(params, "iou", contract.Thresholds.iou),
         )
     except ValueError as error:
         raise ProcessingError(f"the checkpoint's processing_params do not make a letterbox: {error}") from None
-    return Processing(letterbox, bgr, multiply, add, thresholds.score, thresholds.iou)
+    return Processing(letterbox, bgr, multiply, add, thresholds)
 
 
 def _steps(node: Any) -> list[tuple[str, Mapping[str, Any]]]:

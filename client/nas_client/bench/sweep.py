@@ -23,9 +23,9 @@ _METRICS = ("throughput", "p50_ms", "p95_ms", "p99_ms", "mean_ms")
 _OUTPUT_BYTES = 100_000
 # With shared memory perf_analyzer wants every optional input too.
 _THRESHOLDS = {
-    contract.SCORE_THRESHOLD: np.array([contract.DEFAULT_SCORE_THRESHOLD], np.float32),
-    contract.IOU_THRESHOLD: np.array([contract.DEFAULT_IOU_THRESHOLD], np.float32),
-    contract.MAX_DETECTIONS: np.array([contract.DETECTIONS], np.int32),
+    contract.SCORE_THRESHOLD.name: np.array([contract.Thresholds.score], np.float32),
+    contract.IOU_THRESHOLD.name: np.array([contract.Thresholds.iou], np.float32),
+    contract.MAX_DETECTIONS.name: np.array([contract.DETECTIONS], np.int32),
 }
 _LEAST_NOISE = 0.03  # rounds that agree by chance still differ so much the next day
 
@@ -118,9 +118,11 @@ class Target:
         self._shared_memory = shared_memory
         self._folder = tempfile.TemporaryDirectory(prefix="nas-client-bench-")
         if frames:
-            whole: list[dict[str, NDArray[Any]]] = [{contract.FRAME: images.decode(picture)} for picture in pictures]
+            whole: list[dict[str, NDArray[Any]]] = [
+                {contract.FRAME.name: images.decode(picture)} for picture in pictures
+            ]
         else:
-            whole = [{contract.IMAGE: np.array([picture], dtype=object)} for picture in pictures]
+            whole = [{contract.IMAGE.name: np.array([picture], dtype=object)} for picture in pictures]
         samples = {ENSEMBLE: whole, "preprocess": whole}
         if {"engine", "postprocess"} & set(stages):
             passed = [self._pass(picture) for picture in pictures]
@@ -167,12 +169,12 @@ class Target:
     def _pass(self, picture: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         """What the engine and the postprocessing are given for a picture, from the server itself."""
         infer = self.detector.transport.infer
-        image = {contract.IMAGE: np.array([[picture]], dtype=object)}
-        prepared = infer(self._served("preprocess"), image, (contract.IMAGES, contract.GEOMETRY))
-        candidates = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
-        engine = {contract.IMAGES: prepared[contract.IMAGES]}
+        image = {contract.IMAGE.name: np.array([[picture]], dtype=object)}
+        prepared = infer(self._served("preprocess"), image, (contract.IMAGES.name, contract.GEOMETRY.name))
+        candidates = tuple(tensor.name for tensor in contract.CANDIDATE_TENSORS)
+        engine = {contract.IMAGES.name: prepared[contract.IMAGES.name]}
         found = infer(self._served("engine"), engine, candidates)
-        postprocess = {**found, contract.GEOMETRY: prepared[contract.GEOMETRY]}
+        postprocess = {**found, contract.GEOMETRY.name: prepared[contract.GEOMETRY.name]}
         return {name: array[0] for name, array in engine.items()}, {n: array[0] for n, array in postprocess.items()}
 
     def _output_bytes(self, stage: str) -> int:

@@ -19,7 +19,8 @@ from ..transport.base import Transport
 from .detector import Detector
 
 _RUNS = 20
-_CANDIDATES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
+_CANDIDATES = tuple(tensor.name for tensor in contract.CANDIDATE_TENSORS)
+_OUTPUTS = tuple(tensor.name for tensor in contract.OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,12 @@ def check(detector: Detector, name: str) -> Check:
         known, reason = _known_answer(transport, engine, config)
         if known is None:
             return Check(name, reason, device=device, engine=info, triton=triton)
-        answer = transport.infer(engine, {contract.IMAGES: known.canvas[None]}, _CANDIDATES)
+        answer = transport.infer(engine, {contract.IMAGES.name: known.canvas[None]}, _CANDIDATES)
         agreement = known.agreement(*(answer[output][0] for output in _CANDIDATES))
-        engine_ms = _median_ms(lambda: transport.infer(engine, {contract.IMAGES: known.canvas[None]}, _CANDIDATES))
+        engine_ms = _median_ms(lambda: transport.infer(engine, {contract.IMAGES.name: known.canvas[None]}, _CANDIDATES))
         encoded = cv2.imencode(".png", known.canvas.transpose(1, 2, 0)[..., ::-1])[1].tobytes()
-        pictures = {contract.IMAGE: np.array([[encoded]], object)}
-        outputs = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
-        picture_ms = _median_ms(lambda: transport.infer(name, pictures, outputs))
+        pictures = {contract.IMAGE.name: np.array([[encoded]], object)}
+        picture_ms = _median_ms(lambda: transport.infer(name, pictures, _OUTPUTS))
     except ClientError as error:
         return Check(name, str(error), triton=triton)
     problem = None
@@ -93,12 +93,12 @@ def engine_info(transport: Transport, config: dict[str, Any]) -> dict[str, Any] 
         transport: to the server.
         config: of the engine.
     """
-    if not any(output["name"] == contract.ENGINE_INFO for output in config.get("output", [])):
+    if not any(output["name"] == contract.ENGINE_INFO.name for output in config.get("output", [])):
         return None
     (tensor,) = config["input"]
     blank = np.zeros((1, *(int(side) for side in tensor["dims"])), np.uint8)
-    answer = transport.infer(config["name"], {tensor["name"]: blank}, (contract.ENGINE_INFO,))
-    return dict(json.loads(answer[contract.ENGINE_INFO].item()))
+    answer = transport.infer(config["name"], {tensor["name"]: blank}, (contract.ENGINE_INFO.name,))
+    return dict(json.loads(answer[contract.ENGINE_INFO.name].item()))
 
 
 def _known_answer(transport: Transport, engine: str, config: dict[str, Any]) -> tuple[KnownAnswer | None, str | None]:

@@ -24,7 +24,7 @@ from .detections import Detections
 Picture = str | Path | bytes | NDArray[np.uint8]
 _Item = TypeVar("_Item")
 RETRIES = 10
-_OUTPUTS = (contract.NUM_DETECTIONS, contract.BOXES, contract.SCORES, contract.LABELS)
+_OUTPUTS = tuple(tensor.name for tensor in contract.OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ class Detector:
         name = self.model.name
         if isinstance(batch[0], bytes):
             encoded = np.array(batch, dtype=object).reshape(-1, 1)
-            return self._infer(name, contract.IMAGE, encoded, thresholds)
+            return self._infer(name, contract.IMAGE.name, encoded, thresholds)
         frames = np.ascontiguousarray(batch[0])[None] if len(batch) == 1 else np.stack(batch)
         try:
             return self._detect_frames(contract.frames_name(name), frames, thresholds)
@@ -264,14 +264,14 @@ class Detector:
         while (regions := self._shared) is not None:
             try:
                 with regions.hold(frames) as shared:
-                    return self._infer(name, contract.FRAME, shared, thresholds)
+                    return self._infer(name, contract.FRAME.name, shared, thresholds)
             except SharedMemoryForgotten:
                 continue
             except SharedMemoryRefused:
                 if self._must_share:
                     raise
                 self._shared = None  # from now on they are sent
-        return self._infer(name, contract.FRAME, frames, thresholds)
+        return self._infer(name, contract.FRAME.name, frames, thresholds)
 
     def _infer(
         self, model: str, input_name: str, pictures: NDArray[Any] | SharedTensor, thresholds: dict[str, Any]
@@ -282,12 +282,12 @@ class Detector:
         outputs = self.transport.infer(model, inputs, _OUTPUTS)
         names = self.class_names
         results = []
-        for i, n in enumerate(outputs[contract.NUM_DETECTIONS][:, 0]):
-            labels = outputs[contract.LABELS][i, :n].copy()
+        for i, n in enumerate(outputs[contract.NUM_DETECTIONS.name][:, 0]):
+            labels = outputs[contract.LABELS.name][i, :n].copy()
             results.append(
                 Detections(
-                    boxes_xyxy=outputs[contract.BOXES][i, :n].copy(),
-                    scores=outputs[contract.SCORES][i, :n].copy(),
+                    boxes_xyxy=outputs[contract.BOXES.name][i, :n].copy(),
+                    scores=outputs[contract.SCORES.name][i, :n].copy(),
                     labels=labels,
                     names=tuple(names[label] for label in labels),
                 )
@@ -360,8 +360,8 @@ def _batches(pictures: list[bytes | NDArray[np.uint8]], size: int) -> Iterator[l
 
 def _thresholds(score: float | None, iou: float | None, most: int | None) -> dict[str, Any]:
     given = {
-        contract.SCORE_THRESHOLD: None if score is None else np.float32(score),
-        contract.IOU_THRESHOLD: None if iou is None else np.float32(iou),
-        contract.MAX_DETECTIONS: None if most is None else np.int32(most),
+        contract.SCORE_THRESHOLD.name: None if score is None else np.float32(score),
+        contract.IOU_THRESHOLD.name: None if iou is None else np.float32(iou),
+        contract.MAX_DETECTIONS.name: None if most is None else np.int32(most),
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -7,13 +7,12 @@ import os
 import sys
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 # The helpers beside this file come before an installed package of another version.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from nas_ensembles import contract, letterbox, nms  # noqa: E402
+from nas_ensembles import contract, pipeline  # noqa: E402
 
 
 class TritonPythonModel:
@@ -22,57 +21,46 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the thresholds that hold when a request gives none."""
         parameters = contract.read_parameters(json.loads(args["model_config"]))
-        self._defaults = {
-            key: np.float32(parameters[key]) for key in (contract.SCORE_THRESHOLD, contract.IOU_THRESHOLD)
-        } | {contract.MAX_DETECTIONS: np.int32(contract.DETECTIONS)}
+        # In the order of `contract.THRESHOLDS`.
+        self._defaults = (
+            parameters[contract.SCORE_THRESHOLD.name],
+            parameters[contract.IOU_THRESHOLD.name],
+            contract.DETECTIONS,
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request: a threshold out of range fails its own request and no other."""
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
-        def array(name: str) -> Any:
-            return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
-        geometry = array(contract.GEOMETRY)
-        candidates = zip(
-            array(contract.CANDIDATE_BOXES),
-            array(contract.CANDIDATE_SCORES),
-            array(contract.CANDIDATE_LABELS),
-            strict=True,
+        geometry, *candidates = (
+            pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
+            for tensor in (contract.GEOMETRY, *contract.CANDIDATE_TENSORS)
         )
         batch = len(geometry)
-        num_detections = np.zeros((batch, 1), np.int32)
-        boxes = np.zeros((batch, contract.DETECTIONS, 4), np.float32)
-        scores = np.zeros((batch, contract.DETECTIONS), np.float32)
-        labels = np.full((batch, contract.DETECTIONS), contract.PAD_LABEL, np.int32)
-        values = {name: self._optional(request, name, batch) for name in self._defaults}
-        for i, (all_boxes, all_scores, all_labels) in enumerate(candidates):
+        num_detections, boxes, scores = (tensor.full(batch) for tensor in contract.OUTPUTS[:3])
+        labels = contract.LABELS.full(batch, contract.PAD_LABEL)
+        values = [
+            self._given(request, tensor, default, batch)
+            for tensor, default in zip(contract.THRESHOLDS, self._defaults, strict=True)
+        ]
+        for i in range(batch):
+            score, iou, most = (column[i].item() for column in values)
             try:
-                thresholds = contract.Thresholds(
-                    score=float(values[contract.SCORE_THRESHOLD][i]),
-                    iou=float(values[contract.IOU_THRESHOLD][i]),
-                    max_detections=int(values[contract.MAX_DETECTIONS][i]),
-                )
+                thresholds = contract.Thresholds(score, iou, most)
             except ValueError as error:
                 message = f"image[{i}] of {batch}: {error}"
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-            kept = nms.select(all_boxes, all_scores, all_labels, thresholds)
-            n = len(kept)
-            scale, left, top, width, height = geometry[i].tolist()
+            found = pipeline.finish(pipeline.Candidates(*(rows[i] for rows in candidates)), geometry[i], thresholds)
+            n = len(found.scores)
             num_detections[i] = n
-            boxes[i, :n] = letterbox.unletterbox(all_boxes[kept], scale, (left, top), (width, height))
-            scores[i, :n] = all_scores[kept]
-            labels[i, :n] = all_labels[kept]
+            boxes[i, :n], scores[i, :n], labels[i, :n] = found
+        arrays = (num_detections, boxes, scores, labels)
         return pb_utils.InferenceResponse(
-            [
-                pb_utils.Tensor(contract.NUM_DETECTIONS, num_detections),
-                pb_utils.Tensor(contract.BOXES, boxes),
-                pb_utils.Tensor(contract.SCORES, scores),
-                pb_utils.Tensor(contract.LABELS, labels),
-            ]
+            [pb_utils.Tensor(tensor.name, array) for tensor, array in zip(contract.OUTPUTS, arrays, strict=True)]
         )
 
-    def _optional(self, request: Any, name: str, batch: int) -> Any:
-        tensor = pb_utils.get_input_tensor_by_name(request, name)
-        return np.full(batch, self._defaults[name]) if tensor is None else tensor.as_numpy().reshape(batch)
+    def _given(self, request: Any, tensor: contract.Tensor, default: float, batch: int) -> Any:
+        """(batch,) values of an optional input."""
+        given = pb_utils.get_input_tensor_by_name(request, tensor.name)
+        return (tensor.full(batch, default) if given is None else given.as_numpy()).reshape(batch)

@@ -26,12 +26,13 @@ class TritonPythonModel:
         os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(parameters[contract.MAX_PIXELS])
         import cv2
 
-        from nas_ensembles import images, letterbox
+        from nas_ensembles import images, pipeline
+        from nas_ensembles.letterbox import LetterboxSpec
 
         cv2.setNumThreads(1)  # the cores are for other requests and the engine
         memory.keep_freed_memory()
-        self._images, self._letterbox = images, letterbox
-        self._spec = letterbox.LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
+        self._images, self._pipeline = images, pipeline
+        self._spec = LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
         self._max_pixels = int(parameters[contract.MAX_PIXELS])
         self._restarts = _count_restarts(args["model_name"])
 
@@ -41,25 +42,23 @@ class TritonPythonModel:
 
     def _respond(self, request: Any) -> Any:
         encoded, frames = (
-            pb_utils.get_input_tensor_by_name(request, name) for name in (contract.IMAGE, contract.FRAME)
+            pb_utils.get_input_tensor_by_name(request, name) for name in (contract.IMAGE.name, contract.FRAME.name)
         )
         if (encoded is None) == (frames is None):
-            return _refusal(f"expected either {contract.IMAGE} or {contract.FRAME}")
+            return _refusal(f"expected either {contract.IMAGE.name} or {contract.FRAME.name}")
         pictures = encoded.as_numpy().reshape(-1) if frames is None else frames.as_numpy()
         canvases = np.empty((len(pictures), 3, *self._spec.size_hw), np.uint8)
-        geometry = np.empty((len(pictures), contract.GEOMETRY_SIZE), np.float32)
+        geometry = contract.GEOMETRY.full(len(pictures))
         for i, picture in enumerate(pictures):
             try:
                 if frames is not None and picture.shape[0] * picture.shape[1] > self._max_pixels:
                     raise ValueError(f"{picture.shape[1]} x {picture.shape[0]} are more than {self._max_pixels} pixels")
                 image = self._images.decode(picture) if frames is None else picture
-                boxed = self._letterbox.letterbox(image, self._spec)
+                geometry[i] = self._pipeline.prepare(image, self._spec, out=canvases[i]).geometry
             except ValueError as error:
                 return _refusal(f"image[{i}] of {len(pictures)}: {error}")
-            self._letterbox.to_planes(boxed.canvas, out=canvases[i])
-            geometry[i] = (boxed.scale, *boxed.pad_xy, image.shape[1], image.shape[0])
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(contract.IMAGES, canvases), pb_utils.Tensor(contract.GEOMETRY, geometry)]
+            [pb_utils.Tensor(contract.IMAGES.name, canvases), pb_utils.Tensor(contract.GEOMETRY.name, geometry)]
         )
 
 

@@ -17,18 +17,20 @@ import openvino.passes
 import pytest
 from conftest import INSTRUCTION_SETS, PICTURES, canvas_of
 from nas_build.graph import check, export
-from nas_build.graph.exact import CANDIDATES, Exact, Outputs, opened
+from nas_build.graph.exact import Exact, Outputs, opened
 from nas_build.graph.export import BOXES, SCORES, Exported
 from nas_build.int8 import calibrate
 from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.schemes import SCHEMES
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
+from nas_ensembles import contract
 from nas_eval.coco import COCO_NAMES
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 CANVASES = [canvas_of(path) for path in PICTURES]
+_NAMES = [tensor.name for tensor in contract.CANDIDATE_TENSORS]
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +62,15 @@ def one_convolution(values: NDArray[np.uint8], weights: NDArray[np.int8], zero_p
         helper.make_node("Conv", ["x", "kernel", "bias"], ["y"], pads=[1, 1, 1, 1], strides=[1, 1]),
         helper.make_node("Reshape", ["y", "flat"], [SCORES]),
         helper.make_node("Identity", [SCORES], [BOXES]),
-        helper.make_node("Identity", [SCORES], [CANDIDATES[0]]),
-        helper.make_node("Identity", [SCORES], [CANDIDATES[1]]),
-        helper.make_node("Identity", ["label"], [CANDIDATES[2]]),
+        helper.make_node("Identity", [SCORES], [_NAMES[0]]),
+        helper.make_node("Identity", [SCORES], [_NAMES[1]]),
+        helper.make_node("Identity", ["label"], [_NAMES[2]]),
     ]
     graph = helper.make_graph(
         nodes,
         "one",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, [1, *values.shape])],
-        [helper.make_empty_tensor_value_info(name) for name in CANDIDATES],
+        [helper.make_empty_tensor_value_info(name) for name in _NAMES],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", export.OPSET)])
@@ -96,7 +98,7 @@ def run_in_openvino(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], Out
     folding.run_passes(graph)
     properties = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
     compiled = core.compile_model(graph, "CPU", properties)
-    return lambda canvas: Outputs.of({name: compiled(canvas[None])[name] for name in (*CANDIDATES, BOXES, SCORES)})
+    return lambda canvas: Outputs.of({name: compiled(canvas[None])[name] for name in (*_NAMES, BOXES, SCORES)})
 
 
 def run_in_onnxruntime(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], Outputs]:
@@ -105,7 +107,7 @@ def run_in_onnxruntime(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(opened(model).SerializeToString(), options, ["CPUExecutionProvider"])
-    names = [*CANDIDATES, BOXES, SCORES]
+    names = [*_NAMES, BOXES, SCORES]
     return lambda canvas: Outputs.of(dict(zip(names, session.run(names, {"images": canvas[None]}), strict=True)))
 
 

@@ -15,7 +15,7 @@ from nas_build.yolo_nas.processing import COCO, Processing
 from nas_ensembles import contract
 from onnx import TensorProto
 
-NAMES = (contract.CANDIDATE_BOXES, contract.CANDIDATE_SCORES, contract.CANDIDATE_LABELS)
+NAMES = (contract.CANDIDATE_BOXES.name, contract.CANDIDATE_SCORES.name, contract.CANDIDATE_LABELS.name)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_two_stages_give_the_exact_top_k(seed: int, anchors: int, classes: int, 
 
 def test_contract(fp16: onnx.ModelProto) -> None:
     (images,) = fp16.graph.input
-    assert (images.name, images.type.tensor_type.elem_type) == (contract.IMAGES, TensorProto.UINT8)
+    assert (images.name, images.type.tensor_type.elem_type) == (contract.IMAGES.name, TensorProto.UINT8)
     outputs = {
         o.name: (o.type.tensor_type.elem_type, [d.dim_value for d in o.type.tensor_type.shape.dim][1:])
         for o in fp16.graph.output

@@ -13,6 +13,7 @@ from nas_build.repository import configs
 from nas_build.repository import install as installing
 from nas_build.repository.configs import ServedModel
 from nas_build.repository.install import install, read_machine, read_manifest, versions
+from nas_ensembles import contract
 from nas_ensembles.known_answer import FILE, KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
@@ -24,8 +25,7 @@ MODEL = ServedModel(
     candidates=1024,
     max_batch_size=8,
     max_pixels=50_000_000,
-    score_threshold=0.25,
-    iou_threshold=0.7,
+    thresholds=contract.Thresholds(),
     parameters={"class_names": ["Käfer", 'a "quoted" name'], "variant": "s", "precision": "int8"},
     engine_parameters={"INFERENCE_PRECISION_HINT": "f32"},
 )
@@ -67,7 +67,7 @@ def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
     assert (folder / "yolo_nas_s_int8_engine/1/model.onnx").read_bytes() == b"graph"
     for stage in ("preprocess", "postprocess"):
         files = {p.name for p in (folder / f"yolo_nas_s_int8_{stage}/1").rglob("*.py")}
-        helpers = ("admin_key", "contract", "images", "integrity", "known_answer", "letterbox", "memory", "nms")
+        helpers = ("contract", "images", "letterbox", "memory", "nms", "pipeline")
         assert files == {"model.py", "__init__.py", *(f"{helper}.py" for helper in helpers)}
     manifest = read_manifest(folder, MODEL.name)
     assert manifest and manifest["inputs"] == {"x": 1}

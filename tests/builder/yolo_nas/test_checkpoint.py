@@ -115,7 +115,7 @@ def test_pickled_module_without_super_gradients(form: str, weights: dict[str, to
     assert loaded.class_names is not None and loaded.class_names[79] == "a79"
     compiled = processing.compile_processing(loaded.processing_params or {})
     assert compiled.letterbox.fit_hw == (600, 600) and compiled.letterbox.pad_value == 7
-    assert (compiled.score_threshold, compiled.iou_threshold) == (0.4, 0.6)
+    assert (compiled.thresholds.score, compiled.thresholds.iou) == (0.4, 0.6)
     assert "super_gradients" not in sys.modules
 
 

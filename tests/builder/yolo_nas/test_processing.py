@@ -7,6 +7,7 @@ import pytest
 from conftest import CUSTOM_PROCESSING
 from nas_build.errors import ProcessingError
 from nas_build.yolo_nas.processing import COCO, Processing, compile_processing
+from nas_ensembles.contract import Thresholds
 from nas_ensembles.letterbox import LetterboxSpec
 
 RESCALE = {"DetectionLongestMaxSizeRescale": {"output_shape": [636, 636]}}
@@ -27,9 +28,8 @@ def test_coco() -> None:
 
 
 def test_custom_swaps_channels_pads_bottom_right_and_does_not_divide() -> None:
-    expected = Processing(
-        LetterboxSpec((640, 640), (640, 640), 114, "top_left"), True, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), 0.5, 0.65
-    )
+    letterbox = LetterboxSpec((640, 640), (640, 640), 114, "top_left")
+    expected = Processing(letterbox, True, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), Thresholds(0.5, 0.65))
     assert compile_processing(CUSTOM_PROCESSING) == expected
 
 
