@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nas_build
 import pytest
-from conftest import DEMO
+
+from support.samples import DEMO
 
 
 def test_everything_that_is_promised_is_there() -> None:

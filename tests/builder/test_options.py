@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEMO, PICTURES
 from nas_build import Int8Options, OptionError, Options, TensorRTOptions, build_key
 from nas_build.options import _DECIDES_NOTHING, _FOUND_IN, entries_found, key_entries
+
+from support.samples import DEMO, PICTURES
 
 CLASSES = (Options, Int8Options, TensorRTOptions)
 # What the pipeline adds, which knows target and name.

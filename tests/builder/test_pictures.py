@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PICTURES
 from nas_build import CalibrationError, Int8Options
 from nas_build.pictures import find, hold_out, labelled, spread
+
+from support.samples import PICTURES
 
 
 def test_pictures_are_held_out() -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO, SAMPLES
 from nas_build import pipeline
 from nas_build.errors import BuildError, CalibrationError
 from nas_build.options import RANGE_METHODS, Int8Options, Options
 from nas_build.progress import BuildProgress
 from nas_build.yolo_nas import network
 from safetensors.torch import save_file
+
+from support.samples import DEMO, SAMPLES
 
 NAME = "yolo_nas_s_int8"
 

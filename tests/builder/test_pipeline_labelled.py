@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import PICTURES
 from nas_build import Int8Options, Options, pipeline
 from nas_build.graph.export import Exported
 from nas_build.int8.held_out import HeldOut
@@ -18,6 +17,8 @@ from nas_build.yolo_nas.processing import COCO
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.errors import DatasetError
+
+from support.samples import PICTURES
 
 NAMES = COCO_NAMES
 

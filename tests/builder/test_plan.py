@@ -20,7 +20,6 @@ import onnx
 import pytest
 import tensorrt_rtx as trt
 import torch
-from conftest import PICTURES, canvas_of
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +38,9 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 BIN = Path(sys.executable).parent
 PROFILE = Profile("images", (3, 640, 640), max_batch_size=8, opt_batch_size=4)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import INSTRUCTION_SETS
+
+from support.cpu import INSTRUCTION_SETS
 
 BIN = Path(sys.executable).parent
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": INSTRUCTION_SETS[0], "OMP_NUM_THREADS": "1"}

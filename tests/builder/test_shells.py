@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import machine_image
 from nas_build.errors import PlanError
 from nas_build.targets.tensorrt import executors, plan
 from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions, Profile
 from nas_build.targets.tensorrt.trtexec import Trtexec
+
+from support.containers import machine_image
 
 IMAGE = "nas-triton-test/trtexec:26.08-py3"
 PROFILE = Profile("images", (3, 640, 640), 8, 8)

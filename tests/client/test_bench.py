@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES, machine_image
 from nas_client import Detector
 from nas_client.bench import perf_analyzer, sweep
 from nas_client.bench.perf_analyzer import Analyzer, Load
@@ -26,6 +25,9 @@ from nas_client.errors import BenchError
 from nas_client.transport.base import Address
 from nas_ensembles import contract
 from nas_serve import Server
+
+from support.containers import machine_image
+from support.samples import SAMPLES
 
 BIN = Path(sys.executable).parent
 BUS = SAMPLES / "bus.jpg"

@@ -20,10 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PICTURES, SAMPLES
 from nas_client.media import sources
 from nas_client.media.video import Video, VideoFile, is_video
 from nas_serve import Server
+
+from support.samples import PICTURES, SAMPLES
 
 CLIENT = Path(sys.executable).parent / "nas-client"
 

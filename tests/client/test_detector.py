@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PICTURES, SAMPLES
 from nas_client import ClientError, Detections, Detector, ModelUnavailable, ServerUnavailable
 from nas_client.transport.base import Address
 from nas_serve import Server
+
+from support.samples import PICTURES, SAMPLES
 
 BUS = SAMPLES / "bus.jpg"
 INT8 = "yolo_nas_s_int8"

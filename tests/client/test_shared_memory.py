@@ -13,11 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PICTURES, SAMPLES
 from nas_client import Detector
 from nas_client.errors import SharedMemoryRefused
 from nas_serve import Server
 from numpy.typing import NDArray
+
+from support.samples import PICTURES, SAMPLES
 
 INT8 = "yolo_nas_s_int8"
 FRAMES = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in PICTURES]

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import PICTURES, in_pytorch
 from nas_build.graph import predict
 from nas_build.graph.export import EndToEnd
 from nas_build.yolo_nas.network import YoloNAS
@@ -28,6 +27,9 @@ from nas_ensembles import contract, images
 from nas_eval import datasets, metrics
 from nas_eval.datasets import Dataset
 from nas_serve import Server
+
+from support.networks import in_pytorch
+from support.samples import PICTURES
 
 BIN = Path(sys.executable).parent
 FP16, INT8 = "yolo_nas_s_fp16", "yolo_nas_s_int8"

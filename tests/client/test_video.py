@@ -16,11 +16,12 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES
 from nas_client import Detector
 from nas_client.media.video import Frame, Video, VideoFile, is_video
 from nas_serve import Server
 from numpy.typing import NDArray
+
+from support.samples import SAMPLES
 
 CLIENT = Path(sys.executable).parent / "nas-client"
 INT8 = "yolo_nas_s_int8"

@@ -21,9 +21,11 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, SAMPLES, triton_by_script
 from nas_client import Detector
 from nas_serve import Server, embedded, supervisor
+
+from support.containers import triton_by_script
+from support.samples import ROOT, SAMPLES
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"

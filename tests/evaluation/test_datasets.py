@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PICTURES, SAMPLES
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.errors import DatasetError
+
+from support.samples import PICTURES, SAMPLES
 
 NAMES = {0: "bolt", 1: "nut"}
 

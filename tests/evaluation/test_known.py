@@ -11,11 +11,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES
 from nas_eval import known
 from nas_eval.downloads import Download
 from nas_eval.errors import DatasetError, DownloadError
 from nas_eval.known import KNOWN, KnownCoco, KnownYolo
+
+from support.samples import SAMPLES
 
 TRUTH = (
     '{"images": [{"id": 7, "file_name": "bus.jpg"}], "categories": [{"id": 6, "name": "bus"}], '

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from targets import CORPUS, TARGETS, mutated
+from fuzz.targets import CORPUS, TARGETS, mutated
 
 SECONDS = 2.0  # of each target
 FILES = sorted(CORPUS.glob("*/*"))

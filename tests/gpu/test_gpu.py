@@ -18,7 +18,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO, PICTURES, ROOT, SAMPLES, canvas_of, in_pytorch, triton_by_script
 from nas_build import TensorRTOptions, pipeline
 from nas_build.errors import PlanError
 from nas_build.graph.export import EndToEnd, top_candidates
@@ -28,6 +27,10 @@ from nas_build.yolo_nas import checkpoint
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detections, Detector
 from numpy.typing import NDArray
+
+from support.containers import triton_by_script
+from support.networks import canvas_of, in_pytorch
+from support.samples import DEMO, PICTURES, ROOT, SAMPLES
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = ("fp16", "int8")

@@ -20,10 +20,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import SAMPLES
 from nas_client import ClientError, Detector, ServerBusy, ServerNotReady, ServerTimeout
 from nas_serve import Server, front
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from support.samples import SAMPLES
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"

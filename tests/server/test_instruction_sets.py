@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import INSTRUCTION_SETS, PICTURES, ROOT
 from google.protobuf import text_format
 from nas_build.graph import check
 from nas_build.graph.exact import Exact
@@ -27,6 +26,9 @@ from nas_ensembles import known_answer
 from nas_serve import Server, ServerError
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
+
+from support.cpu import INSTRUCTION_SETS
+from support.samples import PICTURES, ROOT
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"

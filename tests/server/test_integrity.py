@@ -10,13 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import SAMPLES
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from nas_client import Detector
 from nas_ensembles import integrity
 from nas_ensembles.integrity import IntegrityError
 from nas_serve import Server, ServerError
+
+from support.samples import SAMPLES
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"

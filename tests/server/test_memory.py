@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from support.samples import ROOT
 
 
 @pytest.mark.timeout(900)

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
-from conftest import CUSTOM_NAMES, PICTURES, SAMPLES, in_pytorch
 from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.yolo_nas import processing
 from nas_build.yolo_nas.network import YoloNAS
 from nas_client import ClientError, Detections, Detector, ImageRefused
 from nas_ensembles import contract, images
 from nas_serve import Server
+
+from support.networks import in_pytorch
+from support.samples import CUSTOM_NAMES, PICTURES, SAMPLES
 
 ENGINE = "yolo_nas_s_int8_engine"
 SIX = [contract.model_name(variant, precision) for variant in "sml" for precision in ("fp16", "int8")]
@@ -121,7 +123,7 @@ def test_bus_is_a_bus_and_its_people(server: Server) -> None:
 
 def test_custom_checkpoint_is_preprocessed_its_own_way(server: Server, networks: dict[str, YoloNAS]) -> None:
     """BGR, undivided pixels, bottom-right padding, its own names and thresholds: all from the checkpoint."""
-    from conftest import CUSTOM_PROCESSING
+    from support.samples import CUSTOM_PROCESSING
 
     compiled = processing.compile_processing(CUSTOM_PROCESSING)
     with Detector(server.grpc_url, model="yolo_nas_l_fp16") as detector:
@@ -262,7 +264,7 @@ def test_exif_orientation_is_honoured(server: Server) -> None:
 
 
 def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient, demo_network: YoloNAS) -> None:
-    from conftest import canvas_of
+    from support.networks import canvas_of
 
     canvas = canvas_of(PICTURES[1])
     tensor = triton.InferInput("images", [1, 3, 640, 640], "UINT8")

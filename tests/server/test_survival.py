@@ -19,11 +19,12 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from conftest import SAMPLES
 from nas_client import AdminKeyMissing, ClientError, Detector
 from nas_ensembles import admin_key
 from nas_serve import Server
 from tritonclient.utils import InferenceServerException
+
+from support.samples import SAMPLES
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from conftest import PICTURES
 from nas_build import pipeline
 from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions
 from nas_client import Detections, Detector, ServerBusy
 from nas_client.detection import check
 from nas_serve import Server, ServerError, embedded
+
+from support.samples import PICTURES
 
 NAME = "yolo_nas_s_int8"
 BACKENDS = Path(__file__).parent / "backends"

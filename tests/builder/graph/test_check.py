@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from conftest import PICTURES, canvas_of
 from nas_build.errors import DisagreementError
 from nas_build.graph import check, export
 from nas_build.graph.check import FP16_LIMITS, Agreement, Limits
@@ -16,6 +15,9 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
 from nas_eval.coco import COCO_NAMES
 from onnx import numpy_helper
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 CANVASES = [canvas_of(path) for path in PICTURES]
 

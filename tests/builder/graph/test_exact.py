@@ -15,7 +15,6 @@ import onnxruntime
 import openvino
 import openvino.passes
 import pytest
-from conftest import INSTRUCTION_SETS, PICTURES, canvas_of
 from nas_build.graph import check, export
 from nas_build.graph.exact import Exact, Outputs, opened
 from nas_build.graph.export import BOXES, SCORES, Exported
@@ -28,6 +27,10 @@ from nas_ensembles import contract
 from nas_eval.coco import COCO_NAMES
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from support.cpu import INSTRUCTION_SETS
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 CANVASES = [canvas_of(path) for path in PICTURES]
 _NAMES = [tensor.name for tensor in contract.CANDIDATE_TENSORS]
@@ -128,7 +131,8 @@ def test_other_executors_say_the_same(
 
 _ANSWER = """
 import sys, onnx, numpy as np
-from conftest import PICTURES, canvas_of
+from support.networks import canvas_of
+from support.samples import PICTURES
 from nas_build.graph.exact import Exact
 answer = Exact(onnx.load(sys.argv[1]))(canvas_of(PICTURES[1]))
 np.savez(sys.argv[2], answer.boxes, answer.scores, *answer.candidates)

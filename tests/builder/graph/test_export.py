@@ -5,7 +5,6 @@ import onnx
 import openvino
 import pytest
 import torch
-from conftest import PICTURES, canvas_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nas_build.graph import export
@@ -14,6 +13,9 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
 from nas_ensembles import contract
 from onnx import TensorProto
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 NAMES = (contract.CANDIDATE_BOXES.name, contract.CANDIDATE_SCORES.name, contract.CANDIDATE_LABELS.name)
 

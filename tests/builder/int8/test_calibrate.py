@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import PICTURES, canvas_of
 from nas_build.errors import CalibrationError
 from nas_build.graph.export import EndToEnd
 from nas_build.int8 import calibrate
@@ -10,6 +9,9 @@ from nas_build.int8.calibrate import Observation
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from torch import nn
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from conftest import PICTURES
 from nas_build.graph.export import Exported
 from nas_build.int8.calibrate import observe
 from nas_build.int8.held_out import HeldOut
@@ -15,6 +14,8 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
+
+from support.samples import PICTURES
 
 NAMES = COCO_NAMES
 SCHEME = SCHEMES["openvino"]

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import PICTURES
 from nas_build.errors import CalibrationError
 from nas_build.graph.export import Exported
 from nas_build.int8 import quantize
@@ -24,6 +23,8 @@ from nas_eval import datasets
 from nas_eval.coco import COCO_NAMES
 from nas_eval.datasets import Dataset
 from onnx import numpy_helper
+
+from support.samples import PICTURES
 
 NAMES = COCO_NAMES
 SCHEME = SCHEMES["openvino"]

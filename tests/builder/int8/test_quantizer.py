@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from conftest import PICTURES, canvas_of
 from nas_build.graph import check
 from nas_build.graph.exact import Exact
 from nas_build.graph.export import Exported
@@ -18,6 +17,9 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_eval.coco import COCO_NAMES
 from onnx import TensorProto, numpy_helper
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
 from nas_build.errors import CheckpointError
 from nas_build.yolo_nas import checkpoint, network, processing
 from nas_build.yolo_nas.blocks import QARepVGG
 from nas_build.yolo_nas.checkpoint import Checkpoint
 from nas_build.yolo_nas.network import YoloNAS
+
+from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CUSTOM_PROCESSING
 from nas_build import BuildError, BuildProgress
 from nas_build.progress import SILENT
 from nas_build.yolo_nas import defaults
 from nas_build.yolo_nas.checkpoint import Checkpoint
 from nas_build.yolo_nas.processing import COCO
 from nas_eval.coco import COCO_NAMES
+
+from support.samples import CUSTOM_PROCESSING
 
 
 class Warned(BuildProgress):

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from conftest import PICTURES, canvas_of
 from nas_build.yolo_nas import network
 from nas_build.yolo_nas.blocks import QARepVGG
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.summary import summarize
+
+from support.networks import canvas_of
+from support.samples import PICTURES
 
 # super-gradients 3.7.1: state-dict keys, parameters; fully fused parameters; GMACs at 640; alphas.
 PUBLISHED = {

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CUSTOM_PROCESSING
 from nas_build.errors import ProcessingError
 from nas_build.yolo_nas.processing import COCO, Processing, compile_processing
 from nas_ensembles.contract import Thresholds
 from nas_ensembles.letterbox import LetterboxSpec
+
+from support.samples import CUSTOM_PROCESSING
 
 RESCALE = {"DetectionLongestMaxSizeRescale": {"output_shape": [636, 636]}}
 CENTER = {"DetectionCenterPadding": {"output_shape": [640, 640], "pad_value": 114}}

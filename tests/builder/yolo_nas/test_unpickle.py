@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from nas_build.errors import CheckpointError
 from nas_build.yolo_nas import unpickle
+
+from support.samples import ROOT
 
 
 class Runs:
