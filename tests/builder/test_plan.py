@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nas_build import pipeline
 from nas_build.errors import PlanError
-from nas_build.graph.export import Engine
+from nas_build.graph.export import EndToEnd
 from nas_build.int8 import calibrate, rounding
 from nas_build.int8.qdq import insert_qdq
 from nas_build.int8.schemes import SCHEMES
-from nas_build.pipeline import Options
+from nas_build.options import Options, TensorRTOptions
 from nas_build.targets.tensorrt import plan, trtexec
 from nas_build.targets.tensorrt.in_process import InProcess
 from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions, Profile
@@ -88,7 +89,7 @@ def graph(repository: Path, networks: dict[str, YoloNAS]) -> Callable[[str], byt
         fp16 = (repository / f"yolo_nas_{variant}_fp16_engine" / "1" / "model.onnx").read_bytes()
         if precision == "fp16":
             return fp16
-        reference, scheme = Engine(networks[variant], COCO, torch.float64), SCHEMES["tensorrt"]
+        reference, scheme = EndToEnd(networks[variant], COCO, torch.float64), SCHEMES["tensorrt"]
         observed = calibrate.observe(reference, [canvas_of(PICTURES[0])])
         grids = {layer: scheme.grid(observation.histogram, "max") for layer, observation in observed.items()}
         # To the nearest: how weights are rounded changes nothing for TensorRT.
@@ -234,10 +235,10 @@ def test_a_built_model_says_what_its_plan_needs(tmp_path: Path) -> None:
 
     assert not pipeline.build(options, plan_builder=builder).built
     other_gpu = InProcess(trt, Gpu("NVIDIA T4", "7.5"), builder._configure)
-    changed = Options(**{**options.__dict__, "opt_batch_size": 1})
+    changed = replace(options, tensorrt=TensorRTOptions(opt_batch_size=1))
     for differs in ({"options": options, "plan_builder": other_gpu}, {"options": changed, "plan_builder": builder}):
         with pytest.raises(RuntimeError, match="a new build"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline, "_build", lambda *_: (_ for _ in ()).throw(RuntimeError("a new build")))
+            patch.setattr(pipeline._Build, "run", lambda _: (_ for _ in ()).throw(RuntimeError("a new build")))
             pipeline.build(**differs)  # type: ignore[arg-type]
 
 
