@@ -18,7 +18,6 @@ from .errors import OptionError
 
 Variant = Literal["s", "m", "l"]
 Precision = Literal["fp16", "int8"]
-TargetName = Literal["openvino", "tensorrt"]
 ProcessingSource = Literal["checkpoint", "coco"]
 RangeMethod = Literal["max", "mse", "entropy", "percentile-99.99", "percentile-99.999", "percentile-99.9999"]
 PlanWay = Literal["auto", "trtexec", "tensorrt", "docker"]
@@ -104,7 +103,8 @@ class Options:
             .safetensors file; {variant} in it stands for the variant's letter.
         variant: None takes the one recognised in the checkpoint.
         precision: of the engine.
-        target: what runs the engine.
+        target: what runs the engine: a name of `targets.TARGETS`, or "auto" for tensorrt where a GPU is and a plan can
+            be built, else openvino.
         name: of the served model; None makes it of variant and precision: yolo_nas_s_int8.
         model_repository: Triton's; made if it is not there.
         int8: how to quantize.
@@ -126,7 +126,7 @@ class Options:
     weights: str | Path = field(default="coco", metadata=_found_in("checkpoint", "checkpoint_sha256"))
     variant: Variant | None = field(default=None, metadata=_found_in("checkpoint", "name"))
     precision: Precision = "fp16"
-    target: TargetName = "openvino"
+    target: str = field(default="openvino", metadata=_found_in("target"))
     name: str | None = field(default=None, metadata=_found_in("name"))
     model_repository: Path = field(
         default=Path("model_repository"), metadata=_decides_nothing("where the files lie is not in them")
