@@ -95,6 +95,18 @@ class TensorRTOptions:
 
 
 @dataclass(frozen=True)
+class TensorRTRTXOptions:
+    """How an engine for RTX GPUs is built; without effect on other targets.
+
+    Attributes:
+        compute_capability: of the only kind of GPU that will run it: "7.5" (Turing) to "12.1"; None: all from Ampere
+            on.
+    """
+
+    compute_capability: str | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What to build.
 
@@ -109,6 +121,7 @@ class Options:
         model_repository: Triton's; made if it is not there.
         int8: how to quantize.
         tensorrt: how to build a plan.
+        tensorrt_rtx: how to build an engine for RTX GPUs.
         max_batch_size: of all models.
         max_pixels: larger pictures are refused.
         class_names: file with one name per line; None takes the checkpoint's.
@@ -133,6 +146,7 @@ class Options:
     )
     int8: Int8Options = Int8Options()
     tensorrt: TensorRTOptions = TensorRTOptions()
+    tensorrt_rtx: TensorRTRTXOptions = TensorRTRTXOptions()
     max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
     max_pixels: int = contract.DEFAULT_MAX_PIXELS
     class_names: Path | None = field(default=None, metadata=_found_in("class_names_sha256"))

@@ -158,6 +158,14 @@ def build(
             "server must allow the runtime inside it: --backend-config=tensorrt,version-compatible=true.",
         ),
     ] = False,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel="TensorRT for RTX",
+            help="Of the only kind of GPU that will run the engine, e.g. 7.5 (Turing). Default: all from Ampere on.",
+            show_default=False,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,

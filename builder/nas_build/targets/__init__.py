@@ -11,12 +11,14 @@ from .base import EngineFile, EngineGraph, Target
 from .openvino import OpenVINO
 from .tensorrt import TensorRT
 from .tensorrt.gpus import find_gpu
+from .tensorrt_rtx import TensorRTRTX
 
 __all__ = ["AUTO", "CHOICES", "TARGETS", "EngineFile", "EngineGraph", "Target", "find", "get"]
 
 TARGETS: Mapping[str, type[Target]] = {
     "openvino": OpenVINO,
     "tensorrt": TensorRT,
+    "tensorrt-rtx": TensorRTRTX,
 }
 AUTO = "auto"  # whichever suits this machine
 CHOICES = (AUTO, *TARGETS)
