@@ -29,12 +29,12 @@ class EngineGraph:
     Attributes:
         name: of the engine, for messages.
         model: `images` [B, 3, H, W] uint8 to candidates; an int8 one is quantized by the target's scheme.
-        known: what the graph answers.
+        known_answer: a canvas and what the graph answers to it.
     """
 
     name: str
     model: onnx.ModelProto
-    known: KnownAnswer
+    known_answer: KnownAnswer
 
     def serialized(self) -> bytes:
         """The same graph, the same bytes."""

@@ -31,7 +31,7 @@ class OpenVINO(Target):
 
         with progress.step("engine"):
             engine = Compiled(graph.model)
-            agreement = graph.known.agreement(*engine(graph.known.canvas).candidates)
+            agreement = graph.known_answer.agreement(*engine(graph.known_answer.canvas).candidates)
         if agreement < known_answer.LIMIT:
             progress.warn(
                 f"{graph.name}: OpenVINO on this CPU ({engine.cpu}) computes something else than the graph: agreement "

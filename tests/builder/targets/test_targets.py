@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,10 @@ def test_auto_without_a_gpu_is_openvino(found: bool, monkeypatch: pytest.MonkeyP
     progress = Heard()
     target = targets.find(Options(target="auto"), progress.warn)
     assert type(target) is (TensorRT if found else OpenVINO) and not progress.warnings
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "onnx", "openvino", "tensorrt", "tensorrt_rtx", "docker"}
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import nas_build.cli.main; print({heavy!r} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
