@@ -36,7 +36,7 @@ from nas_build.graph.export import Exported
 from nas_build.int8 import calibrate, rounding
 from nas_build.int8.qdq import insert_qdq
 from nas_build.int8.quantizer import Quantizer
-from nas_build.int8.schemes import SCHEMES
+from nas_build.int8.schemes import UNSIGNED
 from nas_build.yolo_nas import checkpoint, weights
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
@@ -121,7 +121,7 @@ def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> 
 def plain_int8(exported: Exported, calibration: Sequence[Path]) -> Exact:
     """What everybody's first int8 is: the largest value seen, the nearest weight, every convolution."""
     observed = calibrate.observe(exported.reference, pictures.canvases(calibration, COCO.letterbox))
-    quantizer = Quantizer(exported, observed, SCHEMES["openvino"])
+    quantizer = Quantizer(exported, observed, UNSIGNED)
     rounded = {name: rounding.nearest(quantizer.weights_of(name)) for name in observed}
     return Exact(insert_qdq(exported.graph, quantizer.grids("max"), rounded))
 

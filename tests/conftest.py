@@ -12,7 +12,7 @@ import pytest
 import torch
 from nas_build import Int8Options, pipeline
 from nas_build.errors import BuildError, PlanError
-from nas_build.targets.tensorrt import executors
+from nas_build.targets.tensorrt.container import docker_engine
 from nas_build.yolo_nas import checkpoint
 from nas_build.yolo_nas.network import YoloNAS
 from nas_ensembles import contract
@@ -102,7 +102,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def engine() -> Iterator[Any]:
     """A real Docker engine."""
     try:
-        with executors.engine() as connected:
+        with docker_engine() as connected:
             yield connected
     except PlanError as error:
         pytest.skip(str(error))

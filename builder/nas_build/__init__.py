@@ -24,7 +24,7 @@ from .errors import (
     ProcessingError,
     RepositoryError,
 )
-from .options import Int8Options, Options, TensorRTOptions
+from .options import Int8Options, Options, TensorRTOptions, TensorRTRTXOptions
 from .progress import BuildProgress
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "RepositoryError",
     "Result",
     "TensorRTOptions",
+    "TensorRTRTXOptions",
     "build",
 ]
 

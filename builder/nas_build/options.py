@@ -18,7 +18,6 @@ from .errors import OptionError
 
 Variant = Literal["s", "m", "l"]
 Precision = Literal["fp16", "int8"]
-TargetName = Literal["openvino", "tensorrt"]
 ProcessingSource = Literal["checkpoint", "coco"]
 RangeMethod = Literal["max", "mse", "entropy", "percentile-99.99", "percentile-99.999", "percentile-99.9999"]
 PlanWay = Literal["auto", "trtexec", "tensorrt", "docker"]
@@ -96,6 +95,18 @@ class TensorRTOptions:
 
 
 @dataclass(frozen=True)
+class TensorRTRTXOptions:
+    """How an engine for RTX GPUs is built; without effect on other targets.
+
+    Attributes:
+        compute_capability: of the only kind of GPU that will run it: "7.5" (Turing) to "12.1"; None: all from Ampere
+            on.
+    """
+
+    compute_capability: str | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What to build.
 
@@ -104,11 +115,13 @@ class Options:
             .safetensors file; {variant} in it stands for the variant's letter.
         variant: None takes the one recognised in the checkpoint.
         precision: of the engine.
-        target: what runs the engine.
+        target: what runs the engine: a name of `targets.TARGETS`, or "auto" for tensorrt where a GPU is and a plan can
+            be built, else openvino.
         name: of the served model; None makes it of variant and precision: yolo_nas_s_int8.
         model_repository: Triton's; made if it is not there.
         int8: how to quantize.
         tensorrt: how to build a plan.
+        tensorrt_rtx: how to build an engine for RTX GPUs.
         max_batch_size: of all models.
         max_pixels: larger pictures are refused.
         class_names: file with one name per line; None takes the checkpoint's.
@@ -126,13 +139,14 @@ class Options:
     weights: str | Path = field(default="coco", metadata=_found_in("checkpoint", "checkpoint_sha256"))
     variant: Variant | None = field(default=None, metadata=_found_in("checkpoint", "name"))
     precision: Precision = "fp16"
-    target: TargetName = "openvino"
+    target: str = field(default="openvino", metadata=_found_in("target"))
     name: str | None = field(default=None, metadata=_found_in("name"))
     model_repository: Path = field(
         default=Path("model_repository"), metadata=_decides_nothing("where the files lie is not in them")
     )
     int8: Int8Options = Int8Options()
     tensorrt: TensorRTOptions = TensorRTOptions()
+    tensorrt_rtx: TensorRTRTXOptions = TensorRTRTXOptions()
     max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
     max_pixels: int = contract.DEFAULT_MAX_PIXELS
     class_names: Path | None = field(default=None, metadata=_found_in("class_names_sha256"))

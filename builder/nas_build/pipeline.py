@@ -7,32 +7,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_ensembles import contract, integrity, known_answer
+from nas_ensembles import contract, integrity
 from nas_eval import datasets
 
-from . import build_key, pictures
+from . import build_key, pictures, targets
 from .errors import BuildError
-from .int8.schemes import SCHEMES
-from .options import Options, TargetName, key_entries
+from .options import Options
 from .progress import SILENT, BuildProgress
 from .repository import install
 from .repository.configs import ServedModel
-from .targets.tensorrt import plan
+from .targets import EngineGraph, Target
 from .yolo_nas import weights
 
 if TYPE_CHECKING:
-    import onnx
-    from nas_ensembles.known_answer import KnownAnswer
-
     from .yolo_nas.checkpoint import Checkpoint
 
 _CHECK_PICTURES = 8
-# What the OpenVINO backend compiles with. Its default on some CPUs is bfloat16: faster, but not what `check` compared.
-_OPENVINO_PARAMETERS = {"INFERENCE_PRECISION_HINT": "f32"}
-# On a CPU preprocessing and engine share the cores, and a larger batch is no faster per picture. On a GPU the engine is
-# quicker than one preprocessing, and worth waiting a moment for a fuller batch.
-_PREPROCESS_INSTANCES: dict[TargetName, int] = {"openvino": 1, "tensorrt": 2}
-_QUEUE_DELAY_US: dict[TargetName, int] = {"openvino": 0, "tensorrt": 500}
 
 
 @dataclass(frozen=True)
@@ -44,8 +34,8 @@ class Result:
         version: in the model repository.
         built: False if the same inputs were installed already.
         manifest: as installed: the same, byte for byte, on whatever machine it is built.
-        machine: what this machine made of the model: `cpu` and `agreement` of its engine with the graph, for the target
-            openvino; `latency_ratio` if convolutions were kept in half precision for a budget.
+        machine: what this machine made of the model: what the target says of it, `cpu` and `agreement` of the engine
+            with the graph for openvino; `latency_ratio` if convolutions were kept in half precision for a budget.
         seconds: per step, empty if nothing was built.
     """
 
@@ -57,25 +47,20 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def build(
-    options: Options, progress: BuildProgress | None = None, plan_builder: plan.PlanBuilder | None = None
-) -> Result:
+def build(options: Options, progress: BuildProgress | None = None, target: Target | None = None) -> Result:
     """Build one model into the model repository, or find that it is there.
 
     Args:
         options: what to build.
         progress: of this one build; None is silent.
-        plan_builder: for the target `tensorrt`; None takes the first way that works here.
+        target: that builds the engine file, if it was found before; None finds the options'.
 
     Raises:
         BuildError: nothing was installed; the message says why and what to do.
         DatasetError: likewise, of labelled pictures.
     """
-    if options.target == "tensorrt" and plan_builder is None:
-        way = None if options.tensorrt.way == "auto" else options.tensorrt.way
-        server = options.tensorrt.server or plan.DEFAULT_SERVER
-        plan_builder = plan.find(server, way, options.tensorrt.version_compatible)
-    this = _Build(options, progress or BuildProgress(), plan_builder)
+    progress = progress or BuildProgress()
+    this = _Build(options, progress, target or targets.find(options, progress.warn))
     if options.sign is not None:
         _require_readable(options.sign)
     result = None if options.force else this.up_to_date()
@@ -93,28 +78,22 @@ class _Build:
     Args:
         options: what to build.
         progress: of this build.
-        plan_builder: for the target `tensorrt`.
+        target: that builds the engine file.
     """
 
-    def __init__(self, options: Options, progress: BuildProgress, plan_builder: plan.PlanBuilder | None) -> None:
-        self.options, self.progress, self.plan_builder = options, progress, plan_builder
+    def __init__(self, options: Options, progress: BuildProgress, target: Target) -> None:
+        self.options, self.progress, self.target = options, progress, target
         self.file = weights.resolve(options.weights, options.variant, progress)
         self.pictures = pictures.find(options.int8)
         self.labelled = pictures.labelled(options.int8) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)
-        asked, usual = options.queue_delay_us, _QUEUE_DELAY_US[options.target]
-        self.queue_delay_us = usual if asked is None else asked
+        asked = options.queue_delay_us
+        self.queue_delay_us = target.queue_delay_us if asked is None else asked
         self.key = build_key.collect(options, self.file, self.pictures, self.labelled)
         self.key |= {"name": self.name, "queue_delay_us": self.queue_delay_us}
-        if plan_builder:
-            self.key["plan"] = {
-                **plan_builder.identity(),
-                **key_entries(options.tensorrt),
-                "opt_batch_size": options.tensorrt.opt_batch_size or options.max_batch_size,
-            }
+        self.key |= {"target": target.name, "engine": target.key()}
         self.measured: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
-        self.facts: dict[str, Any] = {}
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -183,7 +162,7 @@ class _Build:
             )
         calibration, measuring = (self.pictures, []) if self.labelled else pictures.hold_out(self.pictures)
         held_out = self.labelled or datasets.unlabelled("held-out pictures", measuring, self.class_names)
-        scheme, int8 = SCHEMES[self.options.target], self.options.int8
+        scheme, int8 = self.target.scheme, self.options.int8
         settings = quantize.Settings(calibration, held_out, scheme, int8.calibration_method, int8.budget)
         quantized = quantize.quantize(self.exported, settings, self.progress)
         self.graph, self.limits = quantized.graph, quantized.limits
@@ -204,30 +183,15 @@ class _Build:
         self.known = check.ask(graph, self.processing.letterbox)
 
     def make_engine(self) -> None:
-        """Leaves the bytes of the `engine_file`, and facts of a plan."""
-        if self.options.target == "openvino":
-            with self.progress.step("engine"):
-                self.machine |= _ask_engine(self.graph, self.known, self.name, self.progress)
-        self.engine_file = self.graph.SerializeToString(deterministic=True)
-        if self.plan_builder:
-            with self.progress.step("plan"):
-                tensorrt = self.options.tensorrt
-                (tensor,) = self.graph.graph.input
-                _, *dims = (dim.dim_value for dim in tensor.type.tensor_type.shape.dim)
-                opt = tensorrt.opt_batch_size or self.options.max_batch_size
-                built = self.plan_builder.build(
-                    contract.stage_name(self.name, "engine"),
-                    self.engine_file,
-                    plan.Profile(tensor.name, tuple(dims), self.options.max_batch_size, opt),
-                    plan.PlanOptions(**key_entries(tensorrt)),
-                    self.progress.count,
-                    self.progress.log,
-                )
-            self.engine_file, self.facts = built.data, {contract.PLAN: built.facts()}
+        """Leaves the `engine_file`."""
+        graph = EngineGraph(contract.stage_name(self.name, "engine"), self.graph, self.known)
+        self.engine_file = self.target.build(graph, self.progress)
+        self.machine |= self.engine_file.machine
 
     def install(self) -> int:
         """Into the model repository; returns the version."""
-        options, target = self.options, self.options.target
+        options, target = self.options, self.target
+        facts = {contract.PLAN: self.engine_file.facts} if self.engine_file.facts else {}
         with self.progress.step("install"):
             served = ServedModel(
                 name=self.name,
@@ -240,36 +204,19 @@ class _Build:
                     contract.CLASS_NAMES: self.class_names,
                     contract.VARIANT: self.checkpoint.variant,
                     contract.PRECISION: options.precision,
-                    contract.TARGET: target,
+                    contract.TARGET: target.name,
                     contract.CHECKPOINT_SHA256: self.key["checkpoint_sha256"],
                     contract.BUILD_VERSIONS: self.key["versions"],
-                    **self.facts,
+                    **facts,
                 },
-                engine_parameters=_OPENVINO_PARAMETERS if target == "openvino" else {},
                 target=target,
                 engine_instances=options.instances,
-                preprocess_instances=_PREPROCESS_INSTANCES[target],
                 queue_delay_us=self.queue_delay_us,
             )
             processing = asdict(self.processing)
-            manifest = {"inputs": self.key, "processing": processing, **self.measured, **self.facts}
+            manifest = {"inputs": self.key, "processing": processing, **self.measured, **facts}
             repository = options.model_repository
-            return install.install(repository, served, self.engine_file, self.known, manifest, self.machine)
-
-
-def _ask_engine(model: onnx.ModelProto, known: KnownAnswer, name: str, progress: BuildProgress) -> dict[str, Any]:
-    """Whether this machine's engine computes the graph; it need not, since others may serve it."""
-    from .graph.openvino_runner import Compiled
-
-    engine = Compiled(model)
-    agreement = known.agreement(*engine(known.canvas).candidates)
-    if agreement < known_answer.LIMIT:
-        progress.warn(
-            f"{name}: OpenVINO on this CPU ({engine.cpu}) computes something else than the graph: agreement "
-            f"{agreement:.2f}, expected at least {known_answer.LIMIT:g}. The graph is good and was installed. Served "
-            "here, it takes the exact path, which is about as slow as fp16; `nas-client check` shows which."
-        )
-    return {"cpu": engine.cpu, "agreement": round(agreement, 4)}
+            return install.install(repository, served, self.engine_file.data, self.known, manifest, self.machine)
 
 
 def _require_readable(key: Path) -> None:

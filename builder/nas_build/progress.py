@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 _Part = TypeVar("_Part")
+
+
+class Warn(Protocol):
+    """Told what the user should know, and the options that change it, as of `errors.BuildError`."""
+
+    def __call__(self, message: str, *, options: tuple[str, ...] = ()) -> None: ...
 
 
 class BuildProgress:

@@ -70,11 +70,11 @@ def test_everything_is_pinned() -> None:
 
 
 def test_one_release_of_triton_everywhere() -> None:
-    from nas_build.targets.tensorrt import plan
+    from nas_build.targets.tensorrt import servers
 
     assert "ARG TRITON_VERSION=26.08" in (ROOT / "docker/Dockerfile").read_text()
-    assert plan.DEFAULT_SERVER == os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "26.08")
-    assert plan.server_tensorrt("26.08") == "11.2.1"
+    assert servers.DEFAULT_SERVER == os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "26.08")
+    assert servers.server_tensorrt("26.08") == "11.2.1"
 
 
 def test_images_get_every_package_and_nothing_else() -> None:

@@ -21,8 +21,9 @@ import torch
 from nas_build import TensorRTOptions, pipeline
 from nas_build.errors import PlanError
 from nas_build.graph.export import EndToEnd, top_candidates
-from nas_build.targets.tensorrt import executors, plan
-from nas_build.targets.tensorrt.plan import Gpu
+from nas_build.targets.tensorrt import TensorRT, servers, ways
+from nas_build.targets.tensorrt.container import docker_engine, require_gpu
+from nas_build.targets.tensorrt.gpus import Gpu, find_gpu
 from nas_build.yolo_nas import checkpoint
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detections, Detector
@@ -43,7 +44,7 @@ TOLERANCES = {"fp16": (1.0, 0.01, 0.27), "int8": (25.0, 0.2, 0.4)}
 @pytest.fixture(scope="session")
 def gpu() -> Gpu:
     try:
-        return plan.find_gpu()
+        return find_gpu()
     except PlanError as error:
         pytest.skip(str(error))
 
@@ -51,9 +52,9 @@ def gpu() -> Gpu:
 @pytest.fixture(scope="session")
 def models(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model in both precisions, tuned for single pictures like the published figures."""
-    server = os.environ.get("NAS_SERVER", plan.DEFAULT_SERVER)
+    server = os.environ.get("NAS_SERVER", servers.DEFAULT_SERVER)
     try:
-        builder = plan.find(server)
+        plan_builder = ways.find(TensorRTOptions(server=server))
     except PlanError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("models")
@@ -66,7 +67,7 @@ def models(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Path:
             model_repository=folder,
             tensorrt=TensorRTOptions(opt_batch_size=1, server=server),
         )
-        manifest = pipeline.build(options, plan_builder=builder).manifest
+        manifest = pipeline.build(options, target=TensorRT(options, plan_builder)).manifest
         assert manifest["plan"]["gpu"] == gpu.name and manifest["plan"]["tensorrt_version"]
     for path in (folder, *folder.rglob("*")):  # the server in a container is another user
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
@@ -190,8 +191,8 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
             yield ports
         return
     try:
-        with executors.engine() as client:
-            executors.require_gpu(client)
+        with docker_engine() as client:
+            require_gpu(client)
     except PlanError as error:
         pytest.skip(f"no tritonserver with the TensorRT backend: none on PATH, and {error}")
     compose = ["docker", "compose", "--profile", "gpu", "--project-directory", str(ROOT)]

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from nas_build.graph import check
 from nas_build.graph.exact import Exact
 from nas_build.int8.rounding import nearest
-from nas_build.int8.schemes import SCHEMES
+from nas_build.int8.schemes import UNSIGNED
 from nas_build.repository import configs
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detections, Detector
@@ -192,7 +192,7 @@ def test_int8_is_no_slower_than_fp16(limited: str, repository: Path) -> None:
 
 def test_plain_weights_do_overflow(overflowing: onnx.ModelProto, repository: Path) -> None:
     """What the limit for pairs is for: such weights are there to be found."""
-    limit = SCHEMES["openvino"].pair_limit
+    limit = UNSIGNED.pair_limit
     assert limit is not None
     path = next((repository / f"{NAME}_engine").rglob("model.onnx"))
 

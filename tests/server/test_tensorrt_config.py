@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from nas_build import pipeline
-from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions
+from nas_build.progress import BuildProgress
+from nas_build.targets.tensorrt import TensorRT
+from nas_build.targets.tensorrt.gpus import Gpu
+from nas_build.targets.tensorrt.plan import Plan, PlanRequest
 from nas_client import Detections, Detector, ServerBusy
 from nas_client.detection import check
 from nas_serve import Server, ServerError, embedded
@@ -29,8 +32,8 @@ class OnnxAsPlan:
     def identity(self) -> dict[str, str]:
         return {"tensorrt_version": "11.2.1"}
 
-    def build(self, name: str, model: bytes, *_: object) -> Plan:
-        return Plan(model, "11.2.1", Gpu("none", "8.9"), "tensorrt", 0.0, PlanOptions())
+    def build(self, request: PlanRequest, progress: BuildProgress) -> Plan:
+        return Plan(request.onnx, "11.2.1", Gpu("none", "8.9"), "tensorrt", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = pipeline.Options(
         weights="demo", variant="s", precision="int8", target="tensorrt", model_repository=folder, queue_delay_us=20_000
     )
-    pipeline.build(options, plan_builder=OnnxAsPlan())
+    pipeline.build(options, target=TensorRT(options, OnnxAsPlan()))
     return folder
 
 

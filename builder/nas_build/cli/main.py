@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
 from rich.table import Table
 
-from .. import pipeline
-from ..errors import OptionError, PlanError
-from ..options import PRECISIONS, VARIANTS, CalibrationMethod, Options, PlanWay, TargetName
-from ..targets.tensorrt import plan
+from .. import pipeline, targets
+from ..errors import OptionError
+from ..options import PRECISIONS, VARIANTS, CalibrationMethod, Options, PlanWay
+from ..targets.tensorrt.servers import DEFAULT_SERVER
 from .display import Display
 from .flags import flag, options_from
 from .report import report
@@ -25,7 +25,12 @@ from .terminal import OUT, exit_codes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(report)
+if TYPE_CHECKING:
+    _TargetName = str
+else:
+    _TargetName = Literal[targets.CHOICES]
 _DEFAULTS = Options()
+_QUEUE_DELAYS = ", ".join(f"{target.queue_delay_us} for {name}" for name, target in targets.TARGETS.items())
 _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
 
@@ -46,9 +51,11 @@ def build(
         ),
     ] = "coco",
     target: Annotated[
-        Literal["auto", "tensorrt", "openvino"],
-        typer.Option(help="What runs the engine; auto is tensorrt where a GPU is and a plan can be built."),
-    ] = "auto",
+        _TargetName,
+        typer.Option(
+            help="What runs the engine; auto is tensorrt where a GPU is and a plan can be built, else openvino."
+        ),
+    ] = targets.AUTO,
     model_repository: Annotated[Path, typer.Option(help="Triton model repository.")] = _DEFAULTS.model_repository,
     name: Annotated[str | None, typer.Option(help="Default: yolo_nas_VARIANT_PRECISION.", show_default=False)] = None,
     calibration: Annotated[
@@ -105,7 +112,7 @@ def build(
         int | None,
         typer.Option(
             min=0,
-            help="How long the engine waits for a batch to fill. Default: 0 for openvino, 500 for tensorrt.",
+            help=f"How long the engine waits for a batch to fill. Default: {_QUEUE_DELAYS}.",
             show_default=False,
         ),
     ] = None,
@@ -123,7 +130,7 @@ def build(
     server: Annotated[
         str,
         _plan_option(help="Triton release or image that will load the plan: its TensorRT must be the one that builds."),
-    ] = plan.DEFAULT_SERVER,
+    ] = DEFAULT_SERVER,
     opt_batch_size: Annotated[
         int | None,
         _plan_option(min=1, help="Kernels are chosen for this batch size. Default: the largest.", show_default=False),
@@ -151,6 +158,14 @@ def build(
             "server must allow the runtime inside it: --backend-config=tensorrt,version-compatible=true.",
         ),
     ] = False,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel="TensorRT for RTX",
+            help="Of the only kind of GPU that will run the engine, e.g. 7.5 (Turing). Default: all from Ampere on.",
+            show_default=False,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
@@ -173,25 +188,19 @@ def build(
     wanted = [_options({**given, "variant": v, "precision": p}) for v in variants for p in precisions]
     display = Display(quiet=as_json, verbose=verbose)
     with exit_codes(), display.live():
-        chosen, plan_builder = _choose_target(target, wanted[0], display)
-        results = []
-        for options in wanted:
-            progress = display.model(_title(options))
-            results.append(pipeline.build(replace(options, target=chosen), progress, plan_builder))
+        found = targets.find(wanted[0], display.warn)
+        results = [pipeline.build(options, display.model(_title(options)), found) for options in wanted]
     if as_json:
         OUT.print_json(json.dumps([as_dict(result) for result in results]))
         return
     print_table(results)
-    if chosen == "tensorrt":
-        OUT.print(f"Serve it with: MODEL_REPOSITORY={model_repository} docker compose up")
-    else:
-        OUT.print(f"Serve it with: nas-serve --model-repository {model_repository}")
+    OUT.print(f"Serve it with: {found.serve_hint(model_repository)}")
 
 
 def _options(parameters: Mapping[str, Any]) -> Options:
-    """Of one build; the target is chosen later."""
+    """Of one build."""
     try:
-        return options_from({**parameters, "target": _DEFAULTS.target})
+        return options_from(parameters)
     except OptionError as error:
         raise typer.BadParameter(str(error), param_hint=", ".join(map(flag, error.options))) from None
 
@@ -200,32 +209,6 @@ def _title(options: Options) -> str:
     if options.name is None and options.variant is not None:
         return contract.model_name(options.variant, options.precision)
     return options.name or f"{options.weights} {options.precision}"
-
-
-def _choose_target(
-    target: Literal["auto", "tensorrt", "openvino"], options: Options, display: Display
-) -> tuple[TargetName, plan.PlanBuilder | None]:
-    """What to build for, and with what."""
-    if target == "openvino":
-        return target, None
-    if target == "auto":
-        try:
-            plan.find_gpu()
-        except PlanError:
-            return "openvino", None
-    server = options.tensorrt.server or plan.DEFAULT_SERVER
-    if plan.below_security_floor(server):
-        display.warn(
-            f"Triton {server} has known remote code execution, fixed by {plan.SECURITY_FLOOR}: keep it off networks."
-        )
-    way = None if options.tensorrt.way == "auto" else options.tensorrt.way
-    try:
-        return "tensorrt", plan.find(server, way, options.tensorrt.version_compatible)
-    except PlanError as error:
-        if target == "tensorrt":
-            raise
-        display.warn(f"there is a GPU, but {error}\n  Building for OpenVINO on the CPU instead.")
-        return "openvino", None
 
 
 @app.command()

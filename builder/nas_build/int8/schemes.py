@@ -1,4 +1,4 @@
-"""What each target wants int8 to be: types of activations, and weights that its kernels can add up.
+"""What targets want int8 to be: types of activations, and weights that their kernels can add up.
 
 The network and its calibration are the same for all targets; these numbers are not. TensorRT computes symmetric signed
 activations as written. OpenVINO does not compute what a signed Q/DQ behind a Concat says, and behind a ReLU half of a
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import RangeMethod, TargetName
+from ..options import RangeMethod
 
 if TYPE_CHECKING:
     from .histogram import Histogram
@@ -82,10 +82,8 @@ class Scheme:
         return Grid("uint8", scale, min(round(-low / scale), most))
 
 
-SCHEMES: Mapping[TargetName, Scheme] = {
-    "tensorrt": Scheme("int8"),
-    "openvino": Scheme("uint8", pair_limit=128),
-}
+SIGNED = Scheme("int8")  # of TensorRT
+UNSIGNED = Scheme("uint8", pair_limit=128)  # of OpenVINO
 
 
 def _as_stored(scale: float) -> float:

@@ -12,11 +12,8 @@ from nas_ensembles import contract
 from nas_ensembles.letterbox import LetterboxSpec
 from tritonclient.grpc import model_config_pb2 as pb
 
-from ..options import TargetName
+from ..targets import Target
 
-ENGINE_FILES: dict[TargetName, str] = {"openvino": "model.onnx", "tensorrt": "model.plan"}
-_WAITING_BATCHES = 16  # more requests than this many full batches are refused, not queued
-_WAITING_US = 60_000_000  # the longest; a request's own timeout, if it is shorter, holds instead
 _BYTES = "STRING"  # what Triton's configs call the protocol's BYTES
 
 
@@ -30,12 +27,11 @@ class ServedModel:
         candidates: K, the rows of the engine's outputs.
         max_batch_size: of all its models.
         max_pixels: larger pictures are refused.
-        target: backend of the engine.
-        engine_instances, preprocess_instances: run side by side; of the engine, on each GPU.
+        target: of the engine.
+        engine_instances: run side by side, on each GPU.
         queue_delay_us: the engine waits so long for a batch to fill.
         thresholds: hold when a request gives none.
         parameters: travel in the ensemble's config, as JSON: class names and provenance.
-        engine_parameters: of the engine's backend; OpenVINO properties.
     """
 
     name: str
@@ -45,10 +41,8 @@ class ServedModel:
     max_pixels: int
     thresholds: contract.Thresholds
     parameters: Mapping[str, Any]
-    engine_parameters: Mapping[str, str]
-    target: TargetName = "openvino"
+    target: Target
     engine_instances: int = 1
-    preprocess_instances: int = 1
     queue_delay_us: int = 0
 
     @property
@@ -81,18 +75,21 @@ class ServedModel:
         names = {stage: contract.stage_name(self.name, stage) for stage in contract.STAGES}
         fields: dict[str, dict[str, Any]] = {
             "preprocess": {"backend": "python"},
-            "engine": {"backend": self.target, "default_model_filename": ENGINE_FILES[self.target]},
+            "engine": {"backend": self.target.backend, "default_model_filename": self.target.engine_file},
             "postprocess": {"backend": "python"},
         }
         parameters: dict[str, Mapping[str, Any]] = {
             "preprocess": {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels},
-            "engine": {**self.engine_parameters, **({contract.KNOWN_ANSWER: known_answer} if known_answer else {})},
+            "engine": {
+                **self.target.engine_parameters,
+                **({contract.KNOWN_ANSWER: known_answer} if known_answer else {}),
+            },
             "postprocess": {
                 contract.SCORE_THRESHOLD.name: self.thresholds.score,
                 contract.IOU_THRESHOLD.name: self.thresholds.iou,
             },
         }
-        instances = {"preprocess": self.preprocess_instances, "engine": self.engine_instances}
+        instances = {"preprocess": self.target.preprocess_instances, "engine": self.engine_instances}
         configs = {}
         for stage, tensors in contract.STAGES.items():
             config = self._config(names[stage], tensors, **fields[stage])
@@ -120,19 +117,7 @@ class ServedModel:
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:
         engine.dynamic_batching.max_queue_delay_microseconds = self.queue_delay_us
-        if self.target == "openvino":
-            info = contract.ENGINE_INFO
-            engine.output.add(name=info.name, data_type=_type(info), dims=info.dims(self._sizes))
-        if self.target == "tensorrt":
-            engine.instance_group[0].kind = pb.ModelInstanceGroup.KIND_AUTO  # every GPU there is
-            # Only here: with a limit Triton hands a model nothing while it is busy, and may wake up half a second late.
-            # A CPU would lose much by it, and Envoy, which nas-serve and the containers put in front, bounds time and
-            # number of what waits in any case.
-            queue = engine.dynamic_batching.default_queue_policy
-            queue.max_queue_size = _WAITING_BATCHES * self.max_batch_size
-            queue.default_timeout_microseconds = _WAITING_US
-            queue.allow_timeout_override = True
-            engine.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
+        self.target.tune(engine)
         for batch_size in sorted({1, self.max_batch_size}):
             warmup = engine.model_warmup.add(name=f"batch of {batch_size}", batch_size=batch_size)
             warmup.inputs[contract.IMAGES.name].CopyFrom(

@@ -18,7 +18,7 @@ from nas_ensembles.integrity import CONFIG, MANIFEST
 from nas_ensembles.known_answer import KnownAnswer
 
 from ..errors import RepositoryError
-from .configs import ENGINE_FILES, ServedModel, render
+from .configs import ServedModel, render
 
 MACHINE = "machine.json"  # what depends on the machine that built it; no other file does
 _STAGING_PREFIX = ".nas-build-"
@@ -76,7 +76,7 @@ def install(
     Args:
         repository: made if it is not there.
         model: what to serve.
-        engine_file: bytes of model.onnx or model.plan.
+        engine_file: bytes of the target's engine file.
         known: what the engine must answer.
         manifest: what the build knows; the installed files and their SHA-256 are added as "files".
         machine: what depends on this machine; it is in a file of its own.
@@ -97,7 +97,7 @@ def install(
         for stage in ("preprocess", "postprocess"):
             _write_python_model(stage, folders[contract.stage_name(model.name, stage)])
         engine = folders[contract.stage_name(model.name, "engine")]
-        _write(engine / ENGINE_FILES[model.target], engine_file)
+        _write(engine / model.target.engine_file, engine_file)
         _write(engine / known_answer.FILE, json.dumps(known.to_dict()).encode())
         files = {
             str(path.relative_to(staging)): hashlib.sha256(path.read_bytes()).hexdigest()

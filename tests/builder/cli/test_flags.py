@@ -37,7 +37,7 @@ def test_parameters_become_options() -> None:
 def test_defaults_are_the_librarys() -> None:
     given = {name: one.default for name, one in PARAMETERS.items() if name not in OF_THE_COMMAND}
     made = options_from({**given, "target": "openvino"})
-    server = Options().tensorrt.server or main.plan.DEFAULT_SERVER
+    server = Options().tensorrt.server or main.DEFAULT_SERVER
     assert made == dataclasses.replace(Options(), tensorrt=dataclasses.replace(Options().tensorrt, server=server))
 
 

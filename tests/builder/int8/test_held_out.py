@@ -8,7 +8,7 @@ from nas_build.int8.held_out import HeldOut
 from nas_build.int8.qdq import insert_qdq
 from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.rounding import nearest
-from nas_build.int8.schemes import SCHEMES
+from nas_build.int8.schemes import UNSIGNED
 from nas_build.pictures import canvases
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
@@ -18,7 +18,6 @@ from nas_eval.coco import COCO_NAMES
 from support.samples import PICTURES
 
 NAMES = COCO_NAMES
-SCHEME = SCHEMES["openvino"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def exported(demo_network: YoloNAS) -> Exported:
 
 @pytest.fixture(scope="module")
 def quantizer(exported: Exported) -> Quantizer:
-    return Quantizer(exported, observe(exported.reference, canvases(PICTURES, COCO.letterbox)), SCHEME)
+    return Quantizer(exported, observe(exported.reference, canvases(PICTURES, COCO.letterbox)), UNSIGNED)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_rounding_by_second_order_and_chosen_ranges_halve_what_plain_max_calibra
 ) -> None:
     widest = quantizer.grids("max")
     plain = insert_qdq(
-        exported.graph, widest, {name: nearest(quantizer.weights_of(name), SCHEME.pair_limit) for name in widest}
+        exported.graph, widest, {name: nearest(quantizer.weights_of(name), UNSIGNED.pair_limit) for name in widest}
     )
     chosen = quantizer.graph(quantizer.grids("percentile-99.999"))
     assert held_out.disturbance(chosen) < 0.6 * held_out.disturbance(plain)

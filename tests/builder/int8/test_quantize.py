@@ -14,7 +14,7 @@ from nas_build.int8.calibrate import observe
 from nas_build.int8.held_out import HeldOut
 from nas_build.int8.quantize import Settings
 from nas_build.int8.quantizer import Quantizer
-from nas_build.int8.schemes import SCHEMES
+from nas_build.int8.schemes import UNSIGNED
 from nas_build.pictures import canvases
 from nas_build.progress import BuildProgress
 from nas_build.yolo_nas.network import YoloNAS
@@ -27,7 +27,6 @@ from onnx import numpy_helper
 from support.samples import PICTURES
 
 NAMES = COCO_NAMES
-SCHEME = SCHEMES["openvino"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def exported(demo_network: YoloNAS) -> Exported:
 
 @pytest.fixture(scope="module")
 def quantizer(exported: Exported) -> Quantizer:
-    return Quantizer(exported, observe(exported.reference, canvases(PICTURES, COCO.letterbox)), SCHEME)
+    return Quantizer(exported, observe(exported.reference, canvases(PICTURES, COCO.letterbox)), UNSIGNED)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(exported: Exported, held_out: HeldOut
     """Ranges that cut too much off lose several points; within the budget, at a fraction of the work."""
     all_int8 = held_out.accuracy(without_tails(quantizer)).loss
     assert all_int8 > 2
-    settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), SCHEME, "percentile-99.99", 1.0)
+    settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), UNSIGNED, "percentile-99.99", 1.0)
     progress = Heard()
     made = quantize.quantize(exported, settings, progress)
     graph, measured, layers = made.graph, made.report, made.layers
@@ -82,7 +81,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(exported: Exported, held_out: HeldOut
 
 
 def test_a_budget_that_is_met_measures_no_layer(exported: Exported) -> None:
-    settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), SCHEME, "percentile-99.999", 50.0)
+    settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), UNSIGNED, "percentile-99.999", 50.0)
     progress = Heard()
     report = quantize.quantize(exported, settings, progress).report
     assert report["kept_fp16"] == [] and report["budget"] == 50
@@ -95,7 +94,7 @@ def test_nothing_to_measure_a_budget_with(exported: Exported, tmp_path: Path) ->
     grey: Dataset = datasets.unlabelled("grey", [picture], NAMES)
 
     def report(budget: float | None) -> dict[str, Any]:
-        settings = Settings(PICTURES[:1], grey, SCHEME, "max", budget)
+        settings = Settings(PICTURES[:1], grey, UNSIGNED, "max", budget)
         return quantize.quantize(exported, settings, BuildProgress()).report
 
     with pytest.raises(CalibrationError, match="finds nothing in the 1 held-out pictures") as caught:

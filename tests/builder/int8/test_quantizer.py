@@ -12,7 +12,7 @@ from nas_build.int8 import calibrate
 from nas_build.int8.calibrate import Observation
 from nas_build.int8.quantize import LIMITS
 from nas_build.int8.quantizer import Quantizer
-from nas_build.int8.schemes import SCHEMES
+from nas_build.int8.schemes import SIGNED, UNSIGNED
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_eval.coco import COCO_NAMES
@@ -32,9 +32,9 @@ def observed(exported: Exported) -> dict[str, Observation]:
     return calibrate.observe(exported.reference, [canvas_of(path) for path in PICTURES])
 
 
-@pytest.fixture(scope="module", params=SCHEMES)
+@pytest.fixture(scope="module", params=[SIGNED, UNSIGNED], ids=lambda scheme: scheme.activations)
 def quantizer(request: pytest.FixtureRequest, exported: Exported, observed: dict[str, Observation]) -> Quantizer:
-    return Quantizer(exported, observed, SCHEMES[request.param])
+    return Quantizer(exported, observed, request.param)
 
 
 @pytest.fixture(scope="module")

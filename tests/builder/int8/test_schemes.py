@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from nas_build.int8 import rounding
 from nas_build.int8.calibrate import Observation
 from nas_build.int8.histogram import Histogram
-from nas_build.int8.schemes import SCHEMES, Grid
+from nas_build.int8.schemes import SIGNED, UNSIGNED, Grid, Scheme
 from nas_build.options import RANGE_METHODS, RangeMethod
 from numpy.typing import NDArray
 from torch import nn
@@ -22,26 +22,25 @@ def seen(*values: float) -> Histogram:
 
 
 def test_openvino_gets_all_steps_of_what_was_seen() -> None:
-    unsigned = SCHEMES["openvino"]
-    positive = unsigned.grid(seen(0.0, 0.5, 5.1), "max")
+    positive = UNSIGNED.grid(seen(0.0, 0.5, 5.1), "max")
     assert (positive.type, positive.zero_point) == ("uint8", 0) and positive.scale == pytest.approx(0.02, rel=1e-3)
-    signed = unsigned.grid(seen(-1.0, 0.0, 3.0), "max")
+    signed = UNSIGNED.grid(seen(-1.0, 0.0, 3.0), "max")
     assert signed.zero_point == 64 and signed.scale == pytest.approx(4 / 255, rel=1e-3)
     assert signed.low == pytest.approx(-1, abs=signed.scale) and signed.high == pytest.approx(3, abs=signed.scale)
-    late = unsigned.grid(seen(2.0, 3.0), "max")  # padding is zero
+    late = UNSIGNED.grid(seen(2.0, 3.0), "max")  # padding is zero
     assert late.zero_point == 0 and late.low == 0
 
 
 def test_tensorrt_gets_symmetric_ones() -> None:
     for histogram in (seen(0.0, 6.35), seen(-6.35, 0.1)):
-        grid = SCHEMES["tensorrt"].grid(histogram, "max")
+        grid = SIGNED.grid(histogram, "max")
         assert grid == Grid("int8", float(np.float16(0.05))) and grid.low == -grid.high
 
 
-@pytest.mark.parametrize("target", SCHEMES)
+@pytest.mark.parametrize("scheme", [SIGNED, UNSIGNED])
 @pytest.mark.parametrize("method", RANGE_METHODS)
-def test_a_tensor_that_is_always_zero(target: str, method: RangeMethod) -> None:
-    grid = SCHEMES[target].grid(seen(0.0, 0.0), method)  # type: ignore[index]
+def test_a_tensor_that_is_always_zero(scheme: Scheme, method: RangeMethod) -> None:
+    grid = scheme.grid(seen(0.0, 0.0), method)
     assert grid.scale > 0 and grid.zero_point == 0
     assert grid.stored()[0] > 0
 
@@ -65,7 +64,7 @@ def test_no_two_products_overflow_16_bits(weights: NDArray[np.float32], seed: in
     torch.manual_seed(seed)
     observation = Observation()
     observation.add(nn.Conv2d(4, 3, 2), torch.rand(1, 4, 9, 9, dtype=torch.float64))
-    limit = SCHEMES["openvino"].pair_limit
+    limit = UNSIGNED.pair_limit
     assert limit is not None
     for rounded in (rounding.nearest(weights, limit), rounding.second_order(weights, observation, limit)):
         most, least = sums(rounded.values)

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from nas_build.errors import RepositoryError
+from nas_build.options import Options
+from nas_build.progress import BuildProgress
 from nas_build.repository import configs
 from nas_build.repository import install as installing
 from nas_build.repository.configs import ServedModel
 from nas_build.repository.install import install, read_machine, read_manifest, versions
+from nas_build.targets.openvino import OpenVINO
+from nas_build.targets.tensorrt import TensorRT
+from nas_build.targets.tensorrt.plan import Plan, PlanRequest
 from nas_ensembles import contract
 from nas_ensembles.known_answer import FILE, KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
@@ -27,8 +32,18 @@ MODEL = ServedModel(
     max_pixels=50_000_000,
     thresholds=contract.Thresholds(),
     parameters={"class_names": ["Käfer", 'a "quoted" name'], "variant": "s", "precision": "int8"},
-    engine_parameters={"INFERENCE_PRECISION_HINT": "f32"},
+    target=OpenVINO(Options()),
 )
+
+
+class NoPlans:
+    def identity(self) -> dict[str, str]:
+        return {}
+
+    def build(self, request: PlanRequest, progress: BuildProgress) -> Plan:
+        raise NotImplementedError
+
+
 KNOWN = KnownAnswer(
     np.full((2, 2, 3), 7, np.uint8), np.ones((1, 4), np.float32), np.ones(1, np.float32), np.ones(1, np.int32)
 )
@@ -50,12 +65,10 @@ def test_rendered_config_matches_golden(name: str) -> None:
 
 
 def test_rendered_config_of_a_tensorrt_engine_matches_golden() -> None:
-    model = replace(
-        MODEL, target="tensorrt", engine_parameters={}, engine_instances=2, preprocess_instances=3, queue_delay_us=500
-    )
+    model = replace(MODEL, target=TensorRT(Options(), NoPlans()), engine_instances=2, queue_delay_us=500)
     rendered = {name: text_format.Parse(configs.render(c), pb.ModelConfig()) for name, c in model.configs().items()}
     assert rendered["yolo_nas_s_int8_engine"] == golden("yolo_nas_s_int8_engine_tensorrt")
-    assert rendered["yolo_nas_s_int8_preprocess"].instance_group[0].count == 3
+    assert rendered["yolo_nas_s_int8_preprocess"].instance_group[0].count == 2
     for name in set(NAMES) - {"yolo_nas_s_int8_engine", "yolo_nas_s_int8_preprocess"}:  # the target changes no other
         assert rendered[name] == golden(name)
 

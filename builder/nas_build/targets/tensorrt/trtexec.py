@@ -6,13 +6,17 @@ import contextlib
 import re
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from nas_eval.downloads import Progress
 
 from ...errors import PlanError
-from . import executors, plan
-from .executors import Failed, Shell
-from .plan import Gpu, Log, Plan, PlanOptions, Profile, Way
+from ...progress import BuildProgress
+from . import executors, gpus, timings
+from .container import container, docker_engine, require_gpu
+from .executors import CommandError, Executor
+from .gpus import Gpu
+from .plan import Plan, PlanRequest
 
 _MODEL, _PLAN, _TIMINGS = "model.onnx", "model.plan", "timing.cache"
 # On PATH from Triton 26.06 on, here before.
@@ -28,15 +32,18 @@ class Trtexec:
 
     Args:
         way: "trtexec" or "docker".
-        shell: opens the place where it runs.
+        executor: opens the place where it runs.
         identity: what is known of it before it is opened.
     """
 
     def __init__(
-        self, way: Way, shell: Callable[[Progress], contextlib.AbstractContextManager[Shell]], identity: dict[str, str]
+        self,
+        way: Literal["trtexec", "docker"],
+        executor: Callable[[Progress], contextlib.AbstractContextManager[Executor]],
+        identity: dict[str, str],
     ) -> None:
         self._way = way
-        self._shell = shell
+        self._executor = executor
         self._identity = {"built_with": str(way), **identity}
 
     @classmethod
@@ -46,12 +53,12 @@ class Trtexec:
         Raises:
             PlanError: says what is missing.
         """
-        with executors.local() as shell:
-            _, version = _find(shell)
-        return cls("trtexec", lambda _: executors.local(), {"tensorrt_version": version, **plan.find_gpu()._asdict()})
+        with executors.local() as executor:
+            _, version = _find(executor)
+        return cls("trtexec", lambda _: executors.local(), {"tensorrt_version": version, **gpus.find_gpu()._asdict()})
 
     @classmethod
-    def docker(cls, image: str, gpu: bool = True) -> Trtexec:
+    def docker(cls, image: str, *, gpu: bool = True) -> Trtexec:
         """In a container of the server's image.
 
         Args:
@@ -61,14 +68,14 @@ class Trtexec:
         Raises:
             PlanError: says what is missing and how to get it.
         """
-        with executors.engine() as client:
+        with docker_engine() as client:
             if gpu:
-                executors.require_gpu(client)
+                require_gpu(client)
             host = str(client.info().get("Name", ""))
-        device = plan.visible_device() if gpu else None
+        device = gpus.visible_device() if gpu else None
         return cls(
             "docker",
-            lambda progress: executors.container(image, device, _LONGEST_BUILD_S, progress),
+            lambda progress: container(image, device, _LONGEST_BUILD_S, progress),
             {"image": image, "engine": host, "device": str(device)},
         )
 
@@ -76,36 +83,35 @@ class Trtexec:
         """TensorRT's version and the GPU, or the image and the engine that has them."""
         return self._identity
 
-    def build(
-        self, name: str, model: bytes, profile: Profile, options: PlanOptions, progress: Progress, log: Log
-    ) -> Plan:
+    def build(self, request: PlanRequest, progress: BuildProgress) -> Plan:
         """See `plan.PlanBuilder.build`. Whatever was started is gone afterwards, on Ctrl-C too."""
         started = time.monotonic()
-        with self._shell(progress) as shell:
+        with self._executor(progress.count) as executor:
             # In a container the requested device is the only one.
-            gpu = _gpu(shell, plan.visible_device() if self._way == "trtexec" else "0")
-            executable, version = _find(shell)
-            timings = plan.timing_cache_path(gpu, version)
-            kept = plan.read_timing_cache(timings)
-            shell.put(_MODEL, model)
-            if kept:
-                shell.put(_TIMINGS, kept)
+            gpu = _gpu(executor, gpus.visible_device() if self._way == "trtexec" else "0")
+            executable, version = _find(executor)
+            kept_at = timings.path_of(gpu, version)
+            executor.put(_MODEL, request.onnx)
+            if kept := timings.read(kept_at):
+                executor.put(_TIMINGS, kept)
             try:
-                with contextlib.closing(shell.run([executable, *arguments(profile, options)])) as lines:
+                with contextlib.closing(executor.run([executable, *arguments(request)])) as lines:
                     for line in lines:
-                        log(*_parse_line(line))
-            except Failed as failed:
-                raise PlanError(f"{name}: TensorRT {version} cannot build a plan: {_errors(failed)}") from None
-            data = shell.get(_PLAN)
+                        progress.log(*_parse_line(line))
+            except CommandError as failed:
+                message = f"{request.name}: TensorRT {version} cannot build a plan: {_errors(failed)}"
+                raise PlanError(message) from None
+            data = executor.get(_PLAN)
             if not data:
-                raise PlanError(f"{name}: trtexec reports success but wrote no plan.")
-            if new := shell.get(_TIMINGS):
-                plan.keep_timing_cache(timings, new, log)
-        return Plan(data, version, gpu, self._way, time.monotonic() - started, options)
+                raise PlanError(f"{request.name}: trtexec reports success but wrote no plan.")
+            if new := executor.get(_TIMINGS):
+                timings.keep(kept_at, new, progress)
+        return Plan(data, version, gpu, self._way, time.monotonic() - started)
 
 
-def arguments(profile: Profile, options: PlanOptions) -> list[str]:
+def arguments(request: PlanRequest) -> list[str]:
     """What trtexec is told, on 10.x and 11.x alike."""
+    profile, options = request.profile, request.options
     shapes = [f"{profile.tensor}:{'x'.join(map(str, shape))}" for shape in profile.shapes()]
     return [
         f"--onnx={_MODEL}",
@@ -137,11 +143,11 @@ def parse_version(banner: str) -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def _find(shell: Shell) -> tuple[str, str]:
+def _find(executor: Executor) -> tuple[str, str]:
     """Path of trtexec and the TensorRT release it is of."""
     for executable in ("trtexec", *(f"{folder}/trtexec" for folder in _FOLDERS)):
         try:
-            lines = list(shell.run([executable, "--help"]))
+            lines = list(executor.run([executable, "--help"]))
         except PlanError:
             continue
         if version := parse_version("\n".join(lines)):
@@ -149,10 +155,10 @@ def _find(shell: Shell) -> tuple[str, str]:
     raise PlanError(f"there is no trtexec on PATH or in {' or '.join(_FOLDERS)}")
 
 
-def _gpu(shell: Shell, device: str) -> Gpu:
+def _gpu(executor: Executor, device: str) -> Gpu:
     try:
-        return plan.parse_gpu("\n".join(shell.run(["nvidia-smi", *plan.gpu_query(device)])))
-    except Failed as failed:
+        return gpus.parse_gpu("\n".join(executor.run(["nvidia-smi", *gpus.gpu_query(device)])))
+    except CommandError as failed:
         raise PlanError(f"no NVIDIA GPU can be used: nvidia-smi says: {' '.join(failed.lines)}") from None
 
 
@@ -161,7 +167,7 @@ def _parse_line(line: str) -> tuple[str, str]:
     return (_LEVELS[match[1]], match[2]) if match else ("info", line)
 
 
-def _errors(failed: Failed) -> str:
+def _errors(failed: CommandError) -> str:
     """TensorRT's own error lines, which name the node; the end of the log if there are none."""
     parsed = [_parse_line(line) for line in failed.lines]
     errors = [text.removeprefix("[TRT] ") for level, text in parsed if level == "error"]

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 from nas_build.errors import PlanError
-from nas_build.targets.tensorrt import executors, plan
-from nas_build.targets.tensorrt.plan import Gpu, Plan, PlanOptions, Profile
+from nas_build.progress import BuildProgress
+from nas_build.targets.tensorrt.container import container
+from nas_build.targets.tensorrt.executors import CommandError
+from nas_build.targets.tensorrt.gpus import Gpu
+from nas_build.targets.tensorrt.plan import Plan, PlanRequest
 from nas_build.targets.tensorrt.trtexec import Trtexec
 
 from support.containers import machine_image
+from support.plans import PROFILE, Heard
 
 IMAGE = "nas-triton-test/trtexec:26.08-py3"
-PROFILE = Profile("images", (3, 640, 640), 8, 8)
 TRTEXEC = """#!/bin/sh
 echo "&&&& RUNNING TensorRT.trtexec [TensorRT v110201] [b3] # trtexec $*"
 case "$*" in --help) exit 0;; esac
@@ -48,27 +51,22 @@ def image(engine: Any) -> Iterator[str]:
         yield IMAGE
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def ours(engine: Any) -> list[Any]:
     return list(engine.containers.list(all=True, filters={"label": "nas-build"}))
 
 
-def built(image: str, model: bytes, log: plan.Log = lambda *_: None) -> Plan:
-    return Trtexec.docker(image, gpu=False).build("engine", model, PROFILE, PlanOptions(), lambda *_: None, log)
+def built(image: str, graph: bytes, progress: BuildProgress | None = None) -> Plan:
+    request = PlanRequest("engine", graph, PROFILE)
+    return Trtexec.docker(image, gpu=False).build(request, progress or BuildProgress())
 
 
 def test_a_plan_from_a_container(engine: Any, image: str, cache: Path) -> None:
-    log: list[tuple[str, str]] = []
+    progress = Heard()
     for _ in range(2):
-        plan = built(image, b"graph", lambda *line: log.append(line))
+        plan = built(image, b"graph", progress)
     assert plan.data.endswith(b"graph") and b"--stronglyTyped" in plan.data
     assert plan.tensorrt_version == "11.2.1" and plan.gpu == Gpu("NVIDIA L4", "8.9") and plan.built_with == "docker"
-    assert log[:3][1:] == [("info", "Parsing"), ("info", "Building")]
+    assert progress.lines[:3][1:] == [("info", "Parsing"), ("info", "Building")]
     assert (cache / "timing" / "nvidia-l4-sm89-tensorrt11.2.1.cache").read_bytes() == b"timings\ntimings\n"
     assert not ours(engine)
 
@@ -80,25 +78,25 @@ def test_a_graph_that_is_refused(engine: Any, image: str) -> None:
 
 
 def test_ctrl_c_removes_the_container(engine: Any, image: str) -> None:
-    def interrupt(level: str, line: str) -> None:
+    def interrupt(line: str) -> None:
         if line == "Building":
             assert len(ours(engine)) == 1
             _thread.interrupt_main()
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        built(image, b"slow", interrupt)
+        built(image, b"slow", Heard(on_log=interrupt))
     assert time.monotonic() - started < 60
     assert not ours(engine)
 
 
 def test_a_container_that_is_removed_meanwhile(engine: Any, image: str) -> None:
-    def remove(level: str, line: str) -> None:
+    def remove(line: str) -> None:
         if line == "Building":
             ours(engine)[0].remove(force=True)
 
     with pytest.raises(PlanError, match=r"26.08-py3: the container or its Docker engine failed: |exit code 137"):
-        built(image, b"slow", remove)
+        built(image, b"slow", Heard(on_log=remove))
     assert not ours(engine)
 
 
@@ -108,7 +106,7 @@ def test_an_engine_without_a_gpu_says_what_to_install(engine: Any, image: str) -
     with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
         Trtexec.docker(image)
     with pytest.raises(PlanError, match="gives containers no NVIDIA GPU; install the NVIDIA Container Toolkit"):
-        with executors.container(image, "0", 60, lambda *_: None):
+        with container(image, "0", 60, lambda *_: None):
             pass
     assert not ours(engine)
 
@@ -125,10 +123,10 @@ def test_no_engine_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_container_without_trtexec(engine: Any, image: str) -> None:
-    with executors.container(image, None, 60, lambda *_: None) as shell:
-        list(shell.run(["mv", "/bin/trtexec", "/bin/other"]))
-        with pytest.raises(executors.Failed, match="trtexec ended with exit code 12[67]"):
-            list(shell.run(["trtexec", "--help"]))
-        assert shell.get("nothing") == b""
-        shell.put("data", b"\0\n\xff" * 100_000)
-        assert shell.get("data") == b"\0\n\xff" * 100_000
+    with container(image, None, 60, lambda *_: None) as executor:
+        list(executor.run(["mv", "/bin/trtexec", "/bin/other"]))
+        with pytest.raises(CommandError, match="trtexec ended with exit code 12[67]"):
+            list(executor.run(["trtexec", "--help"]))
+        assert executor.get("nothing") == b""
+        executor.put("data", b"\0\n\xff" * 100_000)
+        assert executor.get("data") == b"\0\n\xff" * 100_000
