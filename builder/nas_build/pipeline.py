@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_ensembles import contract, integrity, known_answer
-from nas_eval import datasets
+from nas_eval.dataset import unlabelled
 
 from . import build_key, pictures
 from .errors import BuildError
@@ -99,8 +99,8 @@ class _Build:
     def __init__(self, options: Options, progress: BuildProgress, plan_builder: plan.PlanBuilder | None) -> None:
         self.options, self.progress, self.plan_builder = options, progress, plan_builder
         self.file = weights.resolve(options.weights, options.variant, progress)
-        self.pictures = pictures.find(options.int8)
-        self.labelled = pictures.labelled(options.int8) if options.precision == "int8" else None
+        self.pictures = pictures.find(options.int8, progress)
+        self.labelled = pictures.labelled(options.int8, progress) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)
         asked, usual = options.queue_delay_us, _QUEUE_DELAY_US[options.target]
         self.queue_delay_us = usual if asked is None else asked
@@ -182,7 +182,7 @@ class _Build:
                 f"{len(self.pictures)} pictures are too few to hold some out: int8's loss is measured on the same ones."
             )
         calibration, measuring = (self.pictures, []) if self.labelled else pictures.hold_out(self.pictures)
-        held_out = self.labelled or datasets.unlabelled("held-out pictures", measuring, self.class_names)
+        held_out = self.labelled or unlabelled("held-out pictures", measuring, self.class_names)
         scheme, int8 = SCHEMES[self.options.target], self.options.int8
         settings = quantize.Settings(calibration, held_out, scheme, int8.calibration_method, int8.budget)
         quantized = quantize.quantize(self.exported, settings, self.progress)
