@@ -15,7 +15,7 @@ from .coco_json import load_coco
 from .coco_names import COCO_NAMES
 from .dataset import Dataset
 from .downloads import Download, Progress
-from .errors import DatasetError
+from .errors import DatasetError, DownloadError
 from .yolo_yaml import load_yolo
 
 _COCO = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
@@ -151,7 +151,8 @@ def fetch_dataset(name: str, split: str = "val", progress: Progress = lambda *_:
         progress: told as bytes arrive and files are unpacked.
 
     Raises:
-        DownloadError: says what each URL answered, and how to bring the file by hand.
+        DownloadError: says what each URL answered, and how to bring the file by hand; or that the cache cannot be
+            written.
         DatasetError: if there is no such split, or an archive cannot be unpacked or holds other files than it should.
     """
     source = DOWNLOADABLE[name]
@@ -160,8 +161,11 @@ def fetch_dataset(name: str, split: str = "val", progress: Progress = lambda *_:
     folder = downloads.cache_folder() / "datasets" / name
     archives = downloads.cache_folder() / "downloads"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+        except OSError as error:
+            raise DownloadError(f"{folder.parent}: cannot keep {name} there: {error}. Set NAS_CACHE.") from None
         try:
             for archive in source.archives:
                 _unpack(downloads.fetch(archive, archives, progress=progress), staging, source.path_of, progress)

@@ -210,10 +210,12 @@ def test_a_picture_the_server_refuses_is_counted_and_named(server: Server, tmp_p
         "categories": [{"id": 1, "name": "person"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(content))
-    done = val(server, "--data", tmp_path / "truth.json", "--images", tmp_path, "--model", INT8)
+    plots = tmp_path / "plots"
+    done = val(server, "--data", tmp_path / "truth.json", "--images", tmp_path, "--model", INT8, "--plots", plots)
     assert done.returncode == 1 and "truth, 3 pictures" in done.stdout
     assert "broken.jpg: " in done.stderr and "counted as a picture without detections" in done.stderr
     assert "1 of 3 requests failed" in done.stderr
+    assert (plots / "sheet_1.jpg").is_file()  # of the others
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_an_archive_that_is_gone_leaves_nothing(archives: Path, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == ["pictures.zip"]  # not again
 
 
+def test_a_cache_that_cannot_be_written(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match="file/datasets: cannot keep tiny there: .* Set NAS_CACHE."):
+        fetch_dataset("tiny")
+
+
 def test_what_is_no_archive(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (archives / "pictures.zip").write_bytes(b"no archive")
     first, second = DOWNLOADABLE["tiny"].archives
