@@ -41,10 +41,12 @@ from nas_build.yolo_nas import checkpoint, weights
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
 from nas_ensembles import contract, images
-from nas_eval import datasets, known, metrics
-from nas_eval.coco import COCO_NAMES
-from nas_eval.datasets import Dataset, Picture
+from nas_eval import metrics, paired_bootstrap
+from nas_eval.coco_names import COCO_NAMES
+from nas_eval.dataset import Dataset, Picture
+from nas_eval.errors import DatasetError
 from nas_eval.metrics import Prediction
+from nas_eval.open_dataset import open_dataset
 from nas_serve import Server
 from rich.console import Console
 from rich.progress import track
@@ -170,7 +172,7 @@ def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folde
 def plain_row(row: Row, float32: Row, dataset: Dataset) -> dict[str, Any]:
     """The numbers of a row."""
     measured = metrics.evaluate(dataset, row.predictions)
-    difference = metrics.compare(dataset, float32.predictions, row.predictions, 300)
+    difference = paired_bootstrap.compare(dataset, float32.predictions, row.predictions, 300)
     published = PUBLISHED.get((row.variant, row.precision)) if row.p50_ms else None
     return {
         "variant": row.variant,
@@ -241,7 +243,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        dataset = joined([load(arguments, split) for split in arguments.splits])
+        dataset = joined(splits_of(arguments))
         originals = len(dataset.pictures)
         if originals < FEW:
             (folder / "varied").mkdir()
@@ -269,10 +271,19 @@ def main() -> None:
         )
 
 
-def load(arguments: argparse.Namespace, split: str) -> Dataset:
-    if arguments.data in known.KNOWN:
-        return known.fetch(arguments.data, split=split)
-    return datasets.load(Path(arguments.data), arguments.images, split)
+def splits_of(arguments: argparse.Namespace) -> list[Dataset]:
+    """Those that the data set has of the wanted ones."""
+    opened, reasons = [], []
+    for split in arguments.splits:
+        try:
+            opened.append(open_dataset(arguments.data, arguments.images, split))
+        except DatasetError as error:
+            if error.remedy != "split":
+                raise
+            reasons.append(error)
+    if not opened:
+        raise reasons[0]
+    return opened
 
 
 def joined(splits: Sequence[Dataset]) -> Dataset:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nas_eval.datasets import Dataset
+from nas_eval.dataset import Dataset
 from nas_eval.downloads import file_sha256
 
 from . import sources

@@ -4,7 +4,7 @@ BuildError
 ├── OptionError         options that no build can have
 ├── CheckpointError     the file cannot be read, is no YOLO-NAS, or lacks keys
 ├── ProcessingError     the checkpoint's preprocessing holds a step that cannot be compiled
-├── DownloadError       official weights cannot be had
+├── DownloadError       official weights or a data set cannot be had
 ├── CalibrationError    no pictures to calibrate with
 ├── DisagreementError   the exported graph does not compute what PyTorch computes
 ├── PlanError           no TensorRT plan can be built, or not one that the server would load
@@ -40,7 +40,7 @@ class ProcessingError(BuildError):
 
 
 class DownloadError(BuildError):
-    """Official weights cannot be downloaded or are not the pinned file."""
+    """Official weights or a data set cannot be downloaded, or are not what is pinned."""
 
 
 class CalibrationError(BuildError):

@@ -50,12 +50,14 @@ class Int8Options:
     """How int8 is calibrated and measured; without effect on fp16, which only checks itself on the pictures.
 
     Attributes:
-        calibration: pictures like those the model will see: a folder, or a data set YAML whose training split
-            calibrates and whose validation split measures; None takes the bundled samples.
+        calibration: pictures like those the model will see: a folder, or a data set (YAML, or a name of
+            `nas_eval.downloadable`) whose training split calibrates and whose validation split measures; None takes
+            the bundled samples.
         calibration_pictures: at most this many of them, evenly spread.
         calibration_method: how ranges are chosen, see `int8.quantize.Settings`.
-        validation: labelled data that the loss is measured on, data set YAML or COCO instances JSON; None takes
-            `calibration`'s validation split, or holds pictures out and takes what float32 finds in them for the truth.
+        validation: labelled data that the loss is measured on: data set YAML, COCO instances JSON, or a name; None
+            takes `calibration`'s validation split, or holds pictures out and takes what float32 finds in them for the
+            truth.
         validation_images: folder of the JSON's pictures.
         validation_pictures: at most this many of them, evenly spread.
         budget: most mAP points to lose; convolutions that hurt most stay fp16. None: all are int8.

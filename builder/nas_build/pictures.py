@@ -9,35 +9,41 @@ import numpy as np
 from nas_ensembles import images
 from nas_ensembles.letterbox import LetterboxSpec
 from nas_ensembles.pipeline import prepare
-from nas_eval import datasets
-from nas_eval.datasets import Dataset
+from nas_eval import errors as eval_errors
+from nas_eval.dataset import Dataset
+from nas_eval.downloadable import DOWNLOADABLE
+from nas_eval.open_dataset import has_splits, open_dataset
 from numpy.typing import NDArray
 
 from . import bundled
-from .errors import CalibrationError
+from .errors import CalibrationError, DownloadError
 from .options import Int8Options
-from .progress import BuildProgress
+from .progress import SILENT, BuildProgress
 
-_YAML = (".yaml", ".yml")
 _OPTION = ("int8.calibration",)
 FEW = 8  # pictures are too few to hold some out
 
 
-def find(int8: Int8Options) -> list[Path]:
+def find(int8: Int8Options, progress: BuildProgress = SILENT) -> list[Path]:
     """The pictures to calibrate with, of a folder, a data set's training split or the bundled samples.
 
     Raises:
         CalibrationError: if there is no such folder or no picture in it.
         DatasetError: if the data set cannot be read.
+        DownloadError: if it cannot be downloaded.
     """
     source, most = int8.calibration, int8.calibration_pictures
     if source is None:
         source = bundled.folder()
-    elif source.suffix in _YAML:
-        return spread([picture.path for picture in datasets.load(source, split="train").pictures], most)
+    elif has_splits(source):
+        dataset = _opened(source, None, "train", progress)
+        return spread([picture.path for picture in dataset.pictures], most)
     elif not source.is_dir():
+        names = ", ".join(DOWNLOADABLE)
         raise CalibrationError(
-            f"{source}: no such folder; expected one of pictures, or a data set YAML.", options=_OPTION
+            f"{source}: no such folder; expected one of pictures, a data set YAML, or one of {names}, which are "
+            "downloaded.",
+            options=_OPTION,
         )
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in images.SUFFIXES)
     if not found:
@@ -53,15 +59,25 @@ def hold_out(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return [path for i, path in enumerate(paths) if i % 4 != 3], paths[3::4]
 
 
-def labelled(int8: Int8Options) -> Dataset | None:
+def labelled(int8: Int8Options, progress: BuildProgress = SILENT) -> Dataset | None:
     """Labelled pictures to measure with, if there are: of `validation`, else `calibration`'s validation split.
 
     Raises:
         DatasetError: if the data set cannot be read.
+        DownloadError: if it cannot be downloaded.
     """
     calibration = int8.calibration
-    source = int8.validation or (calibration if calibration and calibration.suffix in _YAML else None)
-    return datasets.load(source, int8.validation_images).sampled(int8.validation_pictures) if source else None
+    source = int8.validation or (calibration if calibration and has_splits(calibration) else None)
+    if source is None:
+        return None
+    return _opened(source, int8.validation_images, "val", progress).sampled(int8.validation_pictures)
+
+
+def _opened(source: Path, images: Path | None, split: str, progress: BuildProgress) -> Dataset:
+    try:
+        return open_dataset(source, images, split, progress.count)
+    except eval_errors.DownloadError as error:
+        raise DownloadError(str(error)) from None
 
 
 def spread(paths: list[Path], most: int) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_ensembles import contract, integrity
-from nas_eval import datasets
+from nas_eval.dataset import unlabelled
 
 from . import build_key, pictures, targets
 from .errors import BuildError
@@ -84,8 +84,8 @@ class _Build:
     def __init__(self, options: Options, progress: BuildProgress, target: Target) -> None:
         self.options, self.progress, self.target = options, progress, target
         self.file = weights.resolve(options.weights, options.variant, progress)
-        self.pictures = pictures.find(options.int8)
-        self.labelled = pictures.labelled(options.int8) if options.precision == "int8" else None
+        self.pictures = pictures.find(options.int8, progress)
+        self.labelled = pictures.labelled(options.int8, progress) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)
         asked = options.queue_delay_us
         self.queue_delay_us = target.queue_delay_us if asked is None else asked
@@ -161,7 +161,7 @@ class _Build:
                 f"{len(self.pictures)} pictures are too few to hold some out: int8's loss is measured on the same ones."
             )
         calibration, measuring = (self.pictures, []) if self.labelled else pictures.hold_out(self.pictures)
-        held_out = self.labelled or datasets.unlabelled("held-out pictures", measuring, self.class_names)
+        held_out = self.labelled or unlabelled("held-out pictures", measuring, self.class_names)
         scheme, int8 = self.target.scheme, self.options.int8
         settings = quantize.Settings(calibration, held_out, scheme, int8.calibration_method, int8.budget)
         quantized = quantize.quantize(self.exported, settings, self.progress)

@@ -20,7 +20,6 @@ _DECIDE_NOTHING = (
     _BUILDER / "progress.py",
     _EVALUATION / "__init__.py",
     _EVALUATION / "downloads.py",
-    _EVALUATION / "known.py",
 )
 
 

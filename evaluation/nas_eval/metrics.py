@@ -1,4 +1,4 @@
-"""COCO's metrics, through faster-coco-eval, and how sure a difference between two models is."""
+"""COCO's metrics, through faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .datasets import Dataset
+from .dataset import Dataset
 
 _IOU_50, _IOU_75 = 0, 5
 # In COCO's order.
@@ -52,7 +52,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO's twelve numbers, from 0 to 1, -1 where the data set has no such object; and each class's."""
+    """COCO's twelve numbers, from 0 to 1, NaN where the data set has no such object; and each class's."""
 
     pictures: int
     objects: int
@@ -73,21 +73,6 @@ class Metrics:
     def summary(self) -> dict[str, float]:
         """The numbers without the classes."""
         return {name: value for name, value in self.__dict__.items() if name != "classes"}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """mAP 50-95 of B less that of A on the same pictures, from 0 to 1.
-
-    Attributes:
-        low, high: 95 % interval of a paired bootstrap over pictures.
-        resamples: of the bootstrap.
-    """
-
-    difference: float
-    low: float
-    high: float
-    resamples: int
 
 
 def to_predictions(
@@ -125,69 +110,35 @@ def evaluate(dataset: Dataset, predictions: Sequence[Prediction]) -> Metrics:
         dataset: with crowds and pictures without objects, treated as COCO does.
         predictions: category ids are the data set's.
     """
-    coco = _run(dataset, predictions)
-    precision, recall = coco.eval["precision"], coco.eval["recall"]  # [T, R, K, A, M], [T, K, A, M]
+    coco = _evaluated(dataset, predictions)
+    precision, recall, stats = map(_nan_where_nothing_is, (coco.eval["precision"], coco.eval["recall"], coco.stats))
     names = dataset.class_names
     objects = _objects(dataset)
     classes = tuple(
         ClassMetrics(
             name=names[category],
             objects=objects.get(category, 0),
-            map_50_95=_mean(precision[:, :, k, 0, -1]),
-            map_50=_mean(precision[_IOU_50, :, k, 0, -1]),
-            map_75=_mean(precision[_IOU_75, :, k, 0, -1]),
-            ar=_mean(recall[:, k, 0, -1]),
+            map_50_95=float(precision[:, :, k, 0, -1].mean()),  # of [T, R, K, A, M]
+            map_50=float(precision[_IOU_50, :, k, 0, -1].mean()),
+            map_75=float(precision[_IOU_75, :, k, 0, -1].mean()),
+            ar=float(recall[:, k, 0, -1].mean()),  # of [T, K, A, M]
             precision=precision[_IOU_50, :, k, 0, -1],
         )
         for k, category in enumerate(coco.params.catIds)
     )
-    numbers = dict(zip(_STATS, (float(value) for value in coco.stats), strict=True))
+    numbers = dict(zip(_STATS, map(float, stats), strict=True))
     return Metrics(pictures=len(dataset.pictures), objects=sum(objects.values()), classes=classes, **numbers)
 
 
-def compare(
-    dataset: Dataset, a: Sequence[Prediction], b: Sequence[Prediction], resamples: int = 1000, seed: int = 0
-) -> Difference:
-    """How much better B is than A, and how sure that is: pictures are drawn with replacement, the same for both."""
-    runs = [_run(dataset, predictions, areas=1) for predictions in (a, b)]
-    pictures = len(dataset.pictures)
-    random = np.random.default_rng(seed)
-
-    def difference(drawn: NDArray[np.int64]) -> float:
-        first, second = (_resampled(run, drawn) for run in runs)
-        return second - first
-
-    drawn = [difference(random.integers(0, pictures, pictures)) for _ in range(resamples)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Difference(difference(np.arange(pictures)), float(low), float(high), resamples)
-
-
-def _run(dataset: Dataset, predictions: Sequence[Prediction], areas: int = 4) -> Any:
+def _evaluated(dataset: Dataset, predictions: Sequence[Prediction]) -> Any:
     from faster_coco_eval import COCO, COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(dataset.truth)
-        coco = COCOeval_faster(truth, truth.loadRes([dict(p) for p in predictions]), "bbox", separate_eval=True)
+        truth = COCO({**dataset.truth, "annotations": [dict(box) for box in dataset.truth["annotations"]]})
+        coco = COCOeval_faster(truth, truth.loadRes([dict(one) for one in predictions]), "bbox")
         coco.params.imgIds = [picture.id for picture in dataset.pictures]
-        coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:areas], coco.params.areaRngLbl[:areas]
-        coco.evaluate()
-        coco.accumulate()
-        if areas == 4:
-            coco.summarize()
+        coco.run()
     return coco
-
-
-def _resampled(run: Any, drawn: NDArray[np.int64]) -> float:
-    """MAP 50-95 over drawn pictures, by the library's own accumulation of its matches per class and picture."""
-    from faster_coco_eval.core import faster_eval_api
-
-    pictures = len(run.params.imgIds)
-    matches = run._evalImgs_cpp  # classes x areas x pictures
-    rows = [matches[k * pictures + i] for k in range(len(run.params.catIds)) for i in drawn]
-    run._paramsEval.imgIds = [run.params.imgIds[i] for i in drawn]
-    accumulated = faster_eval_api._C.COCOevalAccumulate(run._paramsEval, rows)
-    precision = np.asarray(accumulated["precision"]).reshape(accumulated["counts"])
-    return _mean(precision[:, :, :, 0, -1])
 
 
 def _objects(dataset: Dataset) -> dict[int, int]:
@@ -198,6 +149,7 @@ def _objects(dataset: Dataset) -> dict[int, int]:
     return counts
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    there = values[values > -1]
-    return float(there.mean()) if there.size else float("nan")
+def _nan_where_nothing_is(values: Any) -> NDArray[np.float64]:
+    """COCO writes -1 there."""
+    array = np.asarray(values, np.float64)
+    return np.where(array < 0, np.nan, array)

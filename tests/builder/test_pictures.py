@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from nas_build import CalibrationError, Int8Options
+from nas_build.errors import DownloadError
 from nas_build.pictures import find, hold_out, labelled, spread
+from nas_eval.downloadable import DOWNLOADABLE, YoloArchive
+from nas_eval.downloads import Download
 
 from support.samples import PICTURES
 
@@ -35,3 +38,25 @@ def test_there_are_none(tmp_path: Path) -> None:
 
 def test_a_folder_has_no_labels(tmp_path: Path) -> None:
     assert labelled(Int8Options(calibration=tmp_path)) is None
+
+
+@pytest.mark.parametrize("data", ["coco8", "coco8.yaml"])
+def test_a_data_set_by_name(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    for split, picture in (("train", PICTURES[0]), ("val", PICTURES[1])):
+        folder = tmp_path / "datasets/coco8/images" / split
+        folder.mkdir(parents=True)
+        shutil.copy(picture, folder)
+    calibrated, measured = Int8Options(calibration=Path(data)), Int8Options(validation=Path(data))
+    assert [path.name for path in find(calibrated)] == [PICTURES[0].name]
+    for options in (calibrated, measured):
+        dataset = labelled(options)
+        assert dataset and dataset.name == "coco8" and [one.path.name for one in dataset.pictures] == [PICTURES[1].name]
+
+
+def test_a_download_that_fails_is_an_error_of_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    archive = Download("coco8.zip", None, ("http://127.0.0.1:9/coco8.zip",))
+    monkeypatch.setitem(DOWNLOADABLE, "coco8", YoloArchive((archive,), DOWNLOADABLE["coco8"].files))
+    with pytest.raises(DownloadError, match="coco8.zip"):
+        labelled(Int8Options(validation=Path("coco8")))

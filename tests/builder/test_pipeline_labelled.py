@@ -14,8 +14,8 @@ from nas_build.graph.export import Exported
 from nas_build.int8.held_out import HeldOut
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_eval import datasets
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
+from nas_eval.dataset import unlabelled
 from nas_eval.errors import DatasetError
 
 from support.samples import PICTURES
@@ -26,7 +26,7 @@ NAMES = COCO_NAMES
 @pytest.fixture(scope="module")
 def held_out(demo_network: YoloNAS) -> HeldOut:
     exported = Exported.of(demo_network, COCO, NAMES, "s")
-    return HeldOut(exported, datasets.unlabelled("samples", PICTURES, NAMES))
+    return HeldOut(exported, unlabelled("samples", PICTURES, NAMES))
 
 
 @pytest.fixture(scope="module")

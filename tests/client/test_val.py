@@ -24,8 +24,9 @@ from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
 from nas_client.validation import measure, plots
 from nas_ensembles import contract, images
-from nas_eval import datasets, metrics
-from nas_eval.datasets import Dataset
+from nas_eval import metrics
+from nas_eval.dataset import Dataset
+from nas_eval.open_dataset import open_dataset
 from nas_serve import Server
 
 from support.networks import in_pytorch
@@ -109,7 +110,7 @@ def assert_the_paths_agree(server: Server, network: YoloNAS, *arguments: object,
 
 
 def test_served_fp16_measures_what_pytorch_measures(server: Server, data: Path, demo_network: YoloNAS) -> None:
-    dataset = datasets.load(data)
+    dataset = open_dataset(data)
     assert_the_paths_agree(server, demo_network, "--data", data, dataset=dataset)
     assert 0.3 < in_process(demo_network, dataset).map_50_95 < 0.95
 
@@ -117,7 +118,7 @@ def test_served_fp16_measures_what_pytorch_measures(server: Server, data: Path, 
 def test_and_on_coco8(server: Server, coco_data: Path, demo_network: YoloNAS) -> None:
     for split in ("train", "val"):
         path = coco_data / "coco8" / "coco8.yaml"
-        dataset = datasets.load(path, split=split)
+        dataset = open_dataset(path, split=split)
         assert_the_paths_agree(server, demo_network, "--data", path, "--split", split, dataset=dataset)
 
 
@@ -129,7 +130,7 @@ def test_all_that_is_written(server: Server, data: Path, tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "data, 12 pictures" in done.stdout and "mAP 50-95" in done.stdout and "person" in done.stdout
-    dataset = datasets.load(data)
+    dataset = open_dataset(data)
     predictions = json.loads((tmp_path / "results.json").read_text())
     again = metrics.evaluate(dataset, predictions)
     assert f"{again.map_50_95 * 100:.2f}" in done.stdout
@@ -161,7 +162,7 @@ def test_two_models_on_the_same_pictures(server: Server, data: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path, cache: Path) -> None:
-    dataset = datasets.load(data)
+    dataset = open_dataset(data)
     with Detector(server.grpc_url, model=INT8) as detector:
         categories = dataset.categories_of(detector.class_names)
 
@@ -209,10 +210,12 @@ def test_a_picture_the_server_refuses_is_counted_and_named(server: Server, tmp_p
         "categories": [{"id": 1, "name": "person"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(content))
-    done = val(server, "--data", tmp_path / "truth.json", "--images", tmp_path, "--model", INT8)
+    plots = tmp_path / "plots"
+    done = val(server, "--data", tmp_path / "truth.json", "--images", tmp_path, "--model", INT8, "--plots", plots)
     assert done.returncode == 1 and "truth, 3 pictures" in done.stdout
     assert "broken.jpg: " in done.stderr and "counted as a picture without detections" in done.stderr
     assert "1 of 3 requests failed" in done.stderr
+    assert (plots / "sheet_1.jpg").is_file()  # of the others
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,10 @@ import numpy as np
 from nas_build.errors import CheckpointError
 from nas_build.yolo_nas import checkpoint, unpickle
 from nas_ensembles import images
-from nas_eval import datasets
+from nas_eval.dataset import Dataset
 from nas_eval.errors import DatasetError
+from nas_eval.open_dataset import open_dataset
+from nas_eval.picture_size import size_wh
 
 CORPUS = Path(__file__).with_name("corpus")
 LIMIT_S = 10.0
@@ -55,6 +57,8 @@ def safetensors(data: bytes) -> None:
 
 def picture(data: bytes) -> None:
     with _limits(), _documented(images.UnreadableImage):
+        size_wh(data)
+    with _limits(), _documented(images.UnreadableImage):
         image = images.decode(data)
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
@@ -62,7 +66,7 @@ def picture(data: bytes) -> None:
 def coco(data: bytes) -> None:
     """COCO instances JSON of one picture, `a.png`."""
     with _limits(), _documented(DatasetError):
-        _whole(datasets.load(_written("coco.json", data), _folder() / "images"))
+        _whole(open_dataset(_written("coco.json", data), _folder() / "images"))
 
 
 def yolo(data: bytes) -> None:
@@ -71,14 +75,14 @@ def yolo(data: bytes) -> None:
         return
     (_folder() / "labels/a.txt").unlink(missing_ok=True)
     with _limits(), _documented(DatasetError):
-        _whole(datasets.load(_written("data.yaml", data)))
+        _whole(open_dataset(_written("data.yaml", data)))
 
 
 def labels(data: bytes) -> None:
     """Labels of one picture, in the format of YOLO."""
     _written("labels/a.txt", data)
     with _limits(), _documented(DatasetError):
-        _whole(datasets.load(_written("data.yaml", b"names: [bolt, nut]\nval: images\n")))
+        _whole(open_dataset(_written("data.yaml", b"names: [bolt, nut]\nval: images\n")))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -169,7 +173,7 @@ def _written(name: str, data: bytes) -> Path:
     return path
 
 
-def _whole(dataset: datasets.Dataset) -> None:
+def _whole(dataset: Dataset) -> None:
     """What is done with a data set after it was read."""
     names = [str(name) for name in dataset.class_names.values()]
     dataset.categories_of(names or ["bolt"])

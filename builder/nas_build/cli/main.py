@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
+from nas_eval.downloadable import DOWNLOADABLE
 from rich.table import Table
 
 from .. import pipeline, targets
@@ -61,8 +62,8 @@ def build(
     calibration: Annotated[
         Path | None,
         _int8_option(
-            help="Pictures like those the model will see: a folder, or a data set YAML (train calibrates, val "
-            "measures). Default: the bundled samples.",
+            help="Pictures like those the model will see: a folder, or a data set (YAML, or coco8, which is "
+            "downloaded), whose train calibrates and val measures. Default: the bundled samples.",
             show_default=False,
         ),
     ] = None,
@@ -79,8 +80,9 @@ def build(
     validation: Annotated[
         Path | None,
         _int8_option(
-            help="Labelled pictures to measure the loss on, data set YAML or COCO JSON. Default: val of a calibration "
-            "YAML; else a quarter of the pictures, with what float32 finds in them for the truth.",
+            help="Labelled pictures to measure the loss on: data set YAML, COCO JSON, or a name that is downloaded: "
+            f"{', '.join(DOWNLOADABLE)}. Default: val of a calibration data set; else a quarter of the pictures, with "
+            "what float32 finds in them for the truth.",
             show_default=False,
         ),
     ] = None,

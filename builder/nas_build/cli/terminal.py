@@ -19,6 +19,9 @@ from .flags import with_flags
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
+# What mends a data set; its split and its classes are no option of a build.
+_OPTIONS: dict[str | None, tuple[str, ...]] = {"images": ("int8.validation_images=DIR",)}
+
 
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
@@ -27,7 +30,8 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except (BuildError, DatasetError) as error:
-        ERRORS.print(Text.assemble(("error: ", "red"), with_flags(str(error), getattr(error, "options", ()))))
+        options = error.options if isinstance(error, BuildError) else _OPTIONS.get(error.remedy, ())
+        ERRORS.print(Text.assemble(("error: ", "red"), with_flags(str(error), options)))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed; nas-build needs it: pip install 'nas-triton[build]'"

@@ -9,7 +9,7 @@ import torch
 from nas_ensembles import contract, images
 from nas_ensembles.letterbox import LetterboxSpec
 from nas_ensembles.pipeline import Candidates, finish, prepare
-from nas_eval.datasets import Dataset
+from nas_eval.dataset import Dataset
 from nas_eval.errors import DatasetError
 from nas_eval.metrics import Prediction, to_predictions
 from numpy.typing import NDArray

@@ -11,8 +11,8 @@ import onnx
 import torch
 from nas_ensembles import contract
 from nas_ensembles.pipeline import Candidates
-from nas_eval import metrics
-from nas_eval.datasets import Dataset
+from nas_eval import metrics, paired_bootstrap
+from nas_eval.dataset import Dataset
 from nas_eval.metrics import Prediction
 from numpy.typing import NDArray
 
@@ -69,8 +69,8 @@ class HeldOut:
 
     @property
     def objects(self) -> int:
-        """True ones in all pictures."""
-        return len(self.dataset.truth["annotations"])
+        """True ones in all pictures, without crowds."""
+        return sum(not box["iscrowd"] for box in self.dataset.truth["annotations"])
 
     def disturbance(self, model: onnx.ModelProto) -> float:
         """How far a graph's scores and boxes are from float32's, without a threshold that could hide it or blow it up.
@@ -96,7 +96,7 @@ class HeldOut:
 
     def interval(self, accuracy: Accuracy) -> tuple[float, float]:
         """95 % interval of the loss in mAP points, by a paired bootstrap over the pictures."""
-        difference = metrics.compare(self.dataset, self._found, accuracy.predictions, _RESAMPLES)
+        difference = paired_bootstrap.compare(self.dataset, self._found, accuracy.predictions, _RESAMPLES)
         return -difference.high * 100, -difference.low * 100
 
     def _predictions(self, detect: Detect, dataset: Dataset, progress: BuildProgress) -> list[Prediction]:

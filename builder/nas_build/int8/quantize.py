@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from nas_eval.datasets import Dataset
+from nas_eval.dataset import Dataset
 
 from .. import pictures
 from ..errors import CalibrationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
 
 from ..errors import BuildError
 from ..options import ProcessingSource

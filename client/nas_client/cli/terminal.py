@@ -33,6 +33,12 @@ Url = Annotated[
 ]
 ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
 _Item = TypeVar("_Item")
+# Flags of `val` that mend a data set.
+_REMEDIES: dict[str | None, str] = {
+    "images": " (--images DIR)",
+    "split": " (--split)",
+    "ignore_unknown": " (--ignore-unknown-classes)",
+}
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
 Retries = Annotated[
     int, typer.Option(min=0, help="Of a request that the server could not take, after pauses that grow.")
@@ -45,7 +51,10 @@ def exit_codes() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (ClientError, DatasetError, DownloadError) as error:
+    except DatasetError as error:
+        print_error(str(error) + _REMEDIES.get(error.remedy, ""))
+        raise typer.Exit(1) from None
+    except (ClientError, DownloadError) as error:
         print_error(str(error))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:

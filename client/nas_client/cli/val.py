@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from nas_ensembles import contract
-from nas_eval import datasets, known, metrics
-from nas_eval.datasets import Dataset
+from nas_eval import metrics, paired_bootstrap
+from nas_eval.dataset import Dataset
+from nas_eval.downloadable import DOWNLOADABLE
 from nas_eval.metrics import Metrics, Prediction
+from nas_eval.open_dataset import open_dataset
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -56,7 +60,7 @@ def val(
         str,
         typer.Option(
             help="Ultralytics data set YAML (coco8.yaml), COCO instances JSON with --images, or a name that is "
-            f"downloaded: {', '.join(known.KNOWN)}."
+            f"downloaded: {', '.join(DOWNLOADABLE)}."
         ),
     ],
     images: Annotated[
@@ -111,9 +115,7 @@ def val(
     asked = measure.Protocol(score_threshold, iou_threshold, max_detections)
     failed = retried = 0
     with exit_codes():
-        dataset = (_download(data, split) if data in known.KNOWN else datasets.load(Path(data), images, split)).limited(
-            limit
-        )
+        dataset = _opened(data, images, split).limited(limit)
         results: list[tuple[str, Metrics, list[Prediction], float]] = []
         for name in compare or (model,):
             with connect(url, protocol, name, timeout, retries) as detector:
@@ -139,10 +141,11 @@ def val(
         if per_class:
             formats.write_atomic(per_class, _csv(results[0][1]).encode())
         if save_plots:
-            plots.save(save_plots, kept, results[0][2], results[0][1])
+            unanswered = {answer.picture.id for answer in answers if answer.error is not None}
+            plots.save(save_plots, kept, results[0][2], results[0][1], unanswered)
         difference = None
         if compare:
-            difference = metrics.compare(kept, results[0][2], results[1][2])
+            difference = paired_bootstrap.compare(kept, results[0][2], results[1][2])
         report = {
             "data": dataset.name,
             "pictures": len(dataset.pictures),
@@ -152,7 +155,7 @@ def val(
             "models": [
                 {"name": name, "pictures_per_second": rate, **_plain(measured)} for name, measured, _, rate in results
             ],
-            **({"difference": asdict(difference)} if difference else {}),
+            **({"difference": _numbers(asdict(difference))} if difference else {}),
         }
         if as_json:
             OUT.print_json(json.dumps(report))
@@ -163,8 +166,8 @@ def val(
         raise typer.Exit(1)
 
 
-def _download(name: str, split: str) -> Dataset:
-    """A data set by name, with a bar for each archive."""
+def _opened(data: str, images: Path | None, split: str) -> Dataset:
+    """The data set, with a bar for each archive that is downloaded for it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
@@ -174,7 +177,7 @@ def _download(name: str, split: str) -> Dataset:
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=total)
 
-        return known.fetch(name, show, split)
+        return open_dataset(data, images, split, show)
 
 
 def _print(dataset: Dataset, results: list[tuple[str, Metrics, list[Prediction], float]], difference: Any) -> None:
@@ -200,23 +203,24 @@ def _print(dataset: Dataset, results: list[tuple[str, Metrics, list[Prediction],
 
 
 def _percent(value: float) -> str:
-    return f"{value * 100:.2f}" if value >= 0 else "-"
+    return "-" if math.isnan(value) else f"{value * 100:.2f}"
 
 
 def _plain(measured: Metrics) -> dict[str, Any]:
     """Every number, None where there is nothing to measure."""
     return {
-        **{name: _number(value) for name, value in measured.summary().items()},
+        **_numbers(measured.summary()),
         "classes": [
             {"name": one.name, "objects": one.objects}
-            | {name: _number(getattr(one, name)) for name in ("map_50_95", "map_50", "map_75", "ar")}
+            | _numbers({name: getattr(one, name) for name in ("map_50_95", "map_50", "map_75", "ar")})
             for one in measured.classes
         ],
     }
 
 
-def _number(value: float) -> float | None:
-    return value if value >= 0 else None
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _csv(measured: Metrics) -> str:
@@ -225,5 +229,5 @@ def _csv(measured: Metrics) -> str:
     writer.writerow(["class", "objects", "map_50_95", "map_50", "map_75", "ar"])
     for one in measured.classes:
         numbers = (one.map_50_95, one.map_50, one.map_75, one.ar)
-        writer.writerow([one.name, one.objects, *("" if v != v else f"{v:.6f}" for v in numbers)])
+        writer.writerow([one.name, one.objects, *("" if math.isnan(v) else f"{v:.6f}" for v in numbers)])
     return text.getvalue()

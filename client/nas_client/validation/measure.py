@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_ensembles import contract
-from nas_eval.datasets import Dataset, Picture
+from nas_eval.dataset import Dataset, Picture
 from nas_eval.downloads import cache_folder
 from nas_eval.metrics import Prediction, to_predictions
 

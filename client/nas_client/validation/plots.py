@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from nas_ensembles import images
-from nas_eval.datasets import Dataset, Picture
+from nas_eval.dataset import Dataset, Picture
 from nas_eval.metrics import Metrics, Prediction
 from numpy.typing import NDArray
 
@@ -26,7 +26,13 @@ _SAME_OBJECT_IOU = 0.5
 _SHEET_ROWS, _CELL_WIDTH, _SHEETS = 4, 640, 8
 
 
-def save(folder: Path, dataset: Dataset, predictions: Sequence[Prediction], metrics: Metrics) -> list[Path]:
+def save(
+    folder: Path,
+    dataset: Dataset,
+    predictions: Sequence[Prediction],
+    metrics: Metrics,
+    failed: Collection[int] = (),
+) -> list[Path]:
     """Write all plots as PNG and the sheets as JPEG.
 
     Args:
@@ -34,6 +40,7 @@ def save(folder: Path, dataset: Dataset, predictions: Sequence[Prediction], metr
         dataset: the truth.
         predictions: in the data set's categories.
         metrics: of these predictions.
+        failed: ids of pictures that were not answered, perhaps since they are broken: they are on no sheet.
 
     Returns:
         The files.
@@ -48,7 +55,7 @@ def save(folder: Path, dataset: Dataset, predictions: Sequence[Prediction], metr
     by_picture: dict[int, list[Prediction]] = {}
     for prediction in predictions:
         by_picture.setdefault(prediction["image_id"], []).append(prediction)
-    shown = dataset.pictures[: _SHEET_ROWS * _SHEETS]
+    shown = [picture for picture in dataset.pictures if picture.id not in failed][: _SHEET_ROWS * _SHEETS]
     for start in range(0, len(shown), _SHEET_ROWS):
         sheet = _sheet(dataset, shown[start : start + _SHEET_ROWS], by_picture)
         files[f"sheet_{start // _SHEET_ROWS + 1}.jpg"] = cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes()

@@ -13,7 +13,7 @@ from nas_build.graph.export import EndToEnd, Exported
 from nas_build.int8.quantize import LIMITS as INT8_LIMITS
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
 from onnx import numpy_helper
 
 from support.networks import canvas_of

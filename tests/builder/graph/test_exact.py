@@ -24,7 +24,7 @@ from nas_build.int8.schemes import SIGNED, UNSIGNED
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_ensembles import contract
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 

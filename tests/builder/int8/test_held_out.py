@@ -12,8 +12,8 @@ from nas_build.int8.schemes import UNSIGNED
 from nas_build.pictures import canvases
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_eval import datasets
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
+from nas_eval.dataset import unlabelled
 
 from support.samples import PICTURES
 
@@ -32,7 +32,7 @@ def quantizer(exported: Exported) -> Quantizer:
 
 @pytest.fixture(scope="module")
 def held_out(exported: Exported) -> HeldOut:
-    return HeldOut(exported, datasets.unlabelled("samples", PICTURES, NAMES))
+    return HeldOut(exported, unlabelled("samples", PICTURES, NAMES))
 
 
 def without_tails(quantizer: Quantizer) -> onnx.ModelProto:

@@ -19,9 +19,8 @@ from nas_build.pictures import canvases
 from nas_build.progress import BuildProgress
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_eval import datasets
-from nas_eval.coco import COCO_NAMES
-from nas_eval.datasets import Dataset
+from nas_eval.coco_names import COCO_NAMES
+from nas_eval.dataset import Dataset, unlabelled
 from onnx import numpy_helper
 
 from support.samples import PICTURES
@@ -41,7 +40,7 @@ def quantizer(exported: Exported) -> Quantizer:
 
 @pytest.fixture(scope="module")
 def held_out(exported: Exported) -> HeldOut:
-    return HeldOut(exported, datasets.unlabelled("samples", PICTURES, NAMES))
+    return HeldOut(exported, unlabelled("samples", PICTURES, NAMES))
 
 
 class Heard(BuildProgress):
@@ -63,7 +62,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(exported: Exported, held_out: HeldOut
     """Ranges that cut too much off lose several points; within the budget, at a fraction of the work."""
     all_int8 = held_out.accuracy(without_tails(quantizer)).loss
     assert all_int8 > 2
-    settings = Settings(PICTURES, datasets.unlabelled("samples", PICTURES, NAMES), UNSIGNED, "percentile-99.99", 1.0)
+    settings = Settings(PICTURES, unlabelled("samples", PICTURES, NAMES), UNSIGNED, "percentile-99.99", 1.0)
     progress = Heard()
     made = quantize.quantize(exported, settings, progress)
     graph, measured, layers = made.graph, made.report, made.layers
@@ -81,7 +80,7 @@ def test_a_budget_keeps_what_hurts_in_fp16(exported: Exported, held_out: HeldOut
 
 
 def test_a_budget_that_is_met_measures_no_layer(exported: Exported) -> None:
-    settings = Settings(PICTURES[:1], datasets.unlabelled("x", PICTURES, NAMES), UNSIGNED, "percentile-99.999", 50.0)
+    settings = Settings(PICTURES[:1], unlabelled("x", PICTURES, NAMES), UNSIGNED, "percentile-99.999", 50.0)
     progress = Heard()
     report = quantize.quantize(exported, settings, progress).report
     assert report["kept_fp16"] == [] and report["budget"] == 50
@@ -91,7 +90,7 @@ def test_a_budget_that_is_met_measures_no_layer(exported: Exported) -> None:
 def test_nothing_to_measure_a_budget_with(exported: Exported, tmp_path: Path) -> None:
     picture = tmp_path / "grey.png"
     cv2.imwrite(str(picture), np.full((480, 640, 3), 114, np.uint8))
-    grey: Dataset = datasets.unlabelled("grey", [picture], NAMES)
+    grey: Dataset = unlabelled("grey", [picture], NAMES)
 
     def report(budget: float | None) -> dict[str, Any]:
         settings = Settings(PICTURES[:1], grey, UNSIGNED, "max", budget)

@@ -15,7 +15,7 @@ from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.schemes import SIGNED, UNSIGNED
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
 from onnx import TensorProto, numpy_helper
 
 from support.networks import canvas_of

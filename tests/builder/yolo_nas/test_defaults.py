@@ -9,7 +9,7 @@ from nas_build.progress import SILENT
 from nas_build.yolo_nas import defaults
 from nas_build.yolo_nas.checkpoint import Checkpoint
 from nas_build.yolo_nas.processing import COCO
-from nas_eval.coco import COCO_NAMES
+from nas_eval.coco_names import COCO_NAMES
 
 from support.samples import CUSTOM_PROCESSING
 

@@ -1,4 +1,4 @@
-"""Data sets that are fetched by name: pinned by their hashes, unpacked into the cache once."""
+"""Data sets that are downloaded by name: pinned by their hashes, unpacked into the cache once."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import hashlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import downloads
-from .coco import COCO_NAMES
-from .datasets import Dataset, load_coco, load_yolo
+from .coco_json import load_coco
+from .coco_names import COCO_NAMES
+from .dataset import Dataset
 from .downloads import Download, Progress
-from .errors import DatasetError
+from .errors import DatasetError, DownloadError
+from .yolo_yaml import load_yolo
 
 _COCO = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
 _ULTRALYTICS = ("https://github.com/ultralytics/assets/releases/download/v0.0.0", "https://ultralytics.com/assets")
 
 
 @dataclass(frozen=True)
-class KnownCoco:
+class CocoArchives:
     """COCO pictures and instances JSON, in archives.
 
     Attributes:
@@ -34,6 +36,11 @@ class KnownCoco:
     annotations: str
     pictures: str
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """It has one."""
+        return ("val",)
+
     def path_of(self, member: str) -> str | None:
         """Where a member of an archive goes; None leaves it out."""
         wanted = member == self.annotations or (member.startswith(f"{self.pictures}/") and not member.endswith("/"))
@@ -43,12 +50,12 @@ class KnownCoco:
         """The archives' own hashes say all."""
 
     def load(self, folder: Path, split: str) -> Dataset:
-        """It has one split."""
+        """From where it is unpacked."""
         return load_coco(folder / self.annotations, folder / self.pictures)
 
 
 @dataclass(frozen=True)
-class KnownYolo:
+class YoloArchive:
     """Pictures and YOLO labels of COCO's classes, in one archive whose files are pinned instead of itself.
 
     Attributes:
@@ -58,6 +65,11 @@ class KnownYolo:
 
     archives: tuple[Download, ...]
     files: Mapping[str, str]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that it has pictures of."""
+        return tuple(dict.fromkeys(Path(path).parent.name for path in self.files))
 
     def path_of(self, member: str) -> str | None:
         """Where a member of the archive goes, whatever folder it is in there; None leaves it out."""
@@ -80,7 +92,7 @@ class KnownYolo:
                 raise DatasetError(f"{self.archives[0].name}: {name} has SHA-256 {got}, expected {expected}.")
 
     def load(self, folder: Path, split: str) -> Dataset:
-        """A split of it, train or val."""
+        """A split, from where it is unpacked."""
         import yaml  # with the `val` extra only
 
         path = folder / "data.yaml"
@@ -112,11 +124,11 @@ _COCO8 = {
     "labels/val/000000000061.txt": "986a559607f69cac74dcb3d2107078c21f9c76923b84ad4241578e49cd5ca142",
 }
 
-KNOWN: dict[str, KnownCoco | KnownYolo] = {
-    "coco8": KnownYolo(
+DOWNLOADABLE: dict[str, CocoArchives | YoloArchive] = {
+    "coco8": YoloArchive(
         archives=(Download("coco8.zip", None, tuple(f"{host}/coco8.zip" for host in _ULTRALYTICS)),), files=_COCO8
     ),
-    "coco-val2017": KnownCoco(
+    "coco-val2017": CocoArchives(
         archives=(
             _coco("zips/val2017.zip", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
             _coco(
@@ -130,41 +142,52 @@ KNOWN: dict[str, KnownCoco | KnownYolo] = {
 }
 
 
-def fetch(name: str, progress: Progress = lambda *_: None, split: str = "val") -> Dataset:
+def fetch_dataset(name: str, split: str = "val", progress: Progress = lambda *_: None) -> Dataset:
     """A data set by name, downloaded and unpacked unless it is in the cache.
 
+    Args:
+        name: a key of `DOWNLOADABLE`.
+        split: of it.
+        progress: told as bytes arrive and files are unpacked.
+
     Raises:
-        DownloadError: says what each URL answered, and how to bring the file by hand.
-        DatasetError: if an archive cannot be unpacked, or holds other files than it should.
+        DownloadError: says what each URL answered, and how to bring the file by hand; or that the cache cannot be
+            written.
+        DatasetError: if there is no such split, or an archive cannot be unpacked or holds other files than it should.
     """
-    known = KNOWN[name]
+    source = DOWNLOADABLE[name]
+    if split not in source.splits:
+        raise DatasetError(f"{name}: has the splits {', '.join(source.splits)}, got {split}.", remedy="split")
     folder = downloads.cache_folder() / "datasets" / name
     archives = downloads.cache_folder() / "downloads"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
         try:
-            for archive in known.archives:
-                _unpack(downloads.fetch(archive, archives, progress=progress), staging, known, progress)
-            known.check(staging)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+        except OSError as error:
+            raise DownloadError(f"{folder.parent}: cannot keep {name} there: {error}. Set NAS_CACHE.") from None
+        try:
+            for archive in source.archives:
+                _unpack(downloads.fetch(archive, archives, progress=progress), staging, source.path_of, progress)
+            source.check(staging)
             staging.rename(folder)
         except DatasetError:
-            for archive in known.archives:
+            for archive in source.archives:
                 if archive.sha256 is None:
                     (archives / archive.name).unlink(missing_ok=True)  # the next try is not to find it again
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for archive in known.archives:
+        for archive in source.archives:
             (archives / archive.name).unlink(missing_ok=True)
-    dataset = known.load(folder, split)
+    dataset = source.load(folder, split)
     return Dataset(name, dataset.pictures, dataset.truth)
 
 
-def _unpack(path: Path, folder: Path, known: KnownCoco | KnownYolo, progress: Progress) -> None:
+def _unpack(path: Path, folder: Path, path_of: Callable[[str], str | None], progress: Progress) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            wanted = {member: place for member in archive.namelist() if (place := known.path_of(member))}
+            wanted = {member: place for member in archive.namelist() if (place := path_of(member))}
             for i, (member, place) in enumerate(wanted.items(), 1):
                 target = folder / place
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Data sets by name, from a real HTTP server on loopback."""
+"""Data sets that are downloaded by name, from a real HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from nas_eval import known
+from nas_eval.downloadable import DOWNLOADABLE, CocoArchives, YoloArchive, fetch_dataset
 from nas_eval.downloads import Download
 from nas_eval.errors import DatasetError, DownloadError
-from nas_eval.known import KNOWN, KnownCoco, KnownYolo
 
 from support.samples import SAMPLES
 
@@ -42,7 +41,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         archive.writestr("annotations/val.json", TRUTH)
         archive.writestr("annotations/train.json", "not wanted")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     pins = tuple(
         Download(
@@ -52,7 +51,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         )
         for name in ("pictures.zip", "truth.zip")
     )
-    monkeypatch.setitem(KNOWN, "tiny", KnownCoco(pins, "annotations/val.json", "val"))
+    monkeypatch.setitem(DOWNLOADABLE, "tiny", CocoArchives(pins, "annotations/val.json", "val"))
     yield folder
     server.shutdown()
     thread.join()
@@ -61,7 +60,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_fetched_and_unpacked_once(archives: Path, tmp_path: Path) -> None:
     steps: list[str] = []
-    dataset = known.fetch("tiny", lambda what, *_: steps.append(what))
+    dataset = fetch_dataset("tiny", progress=lambda what, *_: steps.append(what))
     assert dataset.name == "tiny" and dataset.pictures[0].path.read_bytes() == (SAMPLES / "bus.jpg").read_bytes()
     assert len(dataset.truth["annotations"]) == 1
     assert {"download pictures.zip", "unpack pictures.zip", "unpack truth.zip"} <= set(steps)
@@ -69,29 +68,36 @@ def test_fetched_and_unpacked_once(archives: Path, tmp_path: Path) -> None:
     assert files == ["datasets/tiny/annotations/val.json", "datasets/tiny/val/bus.jpg"]
     for archive in archives.iterdir():
         archive.unlink()
-    assert known.fetch("tiny").pictures == dataset.pictures
+    assert fetch_dataset("tiny").pictures == dataset.pictures
 
 
 def test_an_archive_that_is_gone_leaves_nothing(archives: Path, tmp_path: Path) -> None:
     (archives / "truth.zip").unlink()
     with pytest.raises(DownloadError, match="truth.zip could not be downloaded"):
-        known.fetch("tiny")
+        fetch_dataset("tiny")
     assert not list((tmp_path / "cache" / "datasets").iterdir())
     assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == ["pictures.zip"]  # not again
 
 
+def test_a_cache_that_cannot_be_written(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match="file/datasets: cannot keep tiny there: .* Set NAS_CACHE."):
+        fetch_dataset("tiny")
+
+
 def test_what_is_no_archive(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (archives / "pictures.zip").write_bytes(b"no archive")
-    first, second = KNOWN["tiny"].archives
+    first, second = DOWNLOADABLE["tiny"].archives
     pin = Download(first.name, hashlib.sha256(b"no archive").hexdigest(), first.urls)
-    monkeypatch.setitem(KNOWN, "tiny", KnownCoco((pin, second), "annotations/val.json", "val"))
+    monkeypatch.setitem(DOWNLOADABLE, "tiny", CocoArchives((pin, second), "annotations/val.json", "val"))
     with pytest.raises(DatasetError, match="pictures.zip: cannot be unpacked"):
-        known.fetch("tiny")
+        fetch_dataset("tiny")
     assert not list((tmp_path / "cache" / "datasets").iterdir())
 
 
 @pytest.fixture()
-def labelled(archives: Path, monkeypatch: pytest.MonkeyPatch) -> KnownYolo:
+def labelled(archives: Path, monkeypatch: pytest.MonkeyPatch) -> YoloArchive:
     """A data set with labels, in an archive of which only the files are pinned."""
     label = "5 0.5 0.5 0.25 0.5\n"
     with zipfile.ZipFile(archives / "labelled.zip", "w") as archive:
@@ -99,26 +105,32 @@ def labelled(archives: Path, monkeypatch: pytest.MonkeyPatch) -> KnownYolo:
         archive.write(SAMPLES / "bus.jpg", "some/folder/images/val/bus.jpg")
         archive.writestr("some/folder/labels/val/bus.txt", label.replace("\n", " \r\n"))  # the words count
         archive.writestr("some/folder/README.md", "not wanted")
-    (url, *_) = KNOWN["tiny"].archives[0].urls
+    (url, *_) = DOWNLOADABLE["tiny"].archives[0].urls
     pins = {
         "images/val/bus.jpg": hashlib.sha256((SAMPLES / "bus.jpg").read_bytes()).hexdigest(),
         "labels/val/bus.txt": hashlib.sha256(label.strip().encode()).hexdigest(),
     }
-    known = KnownYolo((Download("labelled.zip", None, (url.replace("pictures.zip", "labelled.zip"),)),), pins)
-    monkeypatch.setitem(KNOWN, "labelled", known)
-    return known
+    archive = YoloArchive((Download("labelled.zip", None, (url.replace("pictures.zip", "labelled.zip"),)),), pins)
+    monkeypatch.setitem(DOWNLOADABLE, "labelled", archive)
+    return archive
 
 
-def test_labels_from_an_archive_whose_files_are_pinned(labelled: KnownYolo, archives: Path, tmp_path: Path) -> None:
-    dataset = known.fetch("labelled")
+def test_labels_from_an_archive_whose_files_are_pinned(labelled: YoloArchive, archives: Path, tmp_path: Path) -> None:
+    dataset = fetch_dataset("labelled")
     assert dataset.name == "labelled" and dataset.class_names[5] == "bus"
     (box,) = dataset.truth["annotations"]
     assert box["category_id"] == 5 and box["bbox"] == pytest.approx([810 * 0.375, 1080 * 0.25, 810 * 0.25, 1080 * 0.5])
     assert not list((tmp_path / "cache" / "downloads").iterdir())
     (archives / "labelled.zip").unlink()
-    assert known.fetch("labelled").pictures == dataset.pictures
-    with pytest.raises(DatasetError, match="no pictures in|neither a folder"):
-        known.fetch("labelled", split="train")
+    assert fetch_dataset("labelled").pictures == dataset.pictures
+
+
+def test_a_split_that_is_not_there_is_not_downloaded(labelled: YoloArchive, tmp_path: Path) -> None:
+    for name in ("labelled", "coco-val2017"):
+        with pytest.raises(DatasetError, match=f"{name}: has the splits val, got train") as caught:
+            fetch_dataset(name, split="train")
+        assert caught.value.remedy == "split"
+    assert DOWNLOADABLE["coco8"].splits == ("train", "val") and not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -129,24 +141,23 @@ def test_labels_from_an_archive_whose_files_are_pinned(labelled: KnownYolo, arch
     ],
 )
 def test_other_files_than_those_pinned_are_refused(
-    labelled: KnownYolo, change: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled: YoloArchive, change: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KNOWN, "labelled", KnownYolo(labelled.archives, {**labelled.files, **change}))
+    monkeypatch.setitem(DOWNLOADABLE, "labelled", YoloArchive(labelled.archives, {**labelled.files, **change}))
     with pytest.raises(DatasetError, match=message):
-        known.fetch("labelled")
+        fetch_dataset("labelled")
     assert not list((tmp_path / "cache" / "datasets").iterdir())
     assert not list((tmp_path / "cache" / "downloads").iterdir())
 
 
-def test_known_archives_are_pinned() -> None:
-    for name, one in KNOWN.items():
+def test_archives_are_pinned() -> None:
+    for name, one in DOWNLOADABLE.items():
         assert all(len(archive.urls) == 2 for archive in one.archives), name
-        if isinstance(one, KnownYolo):
+        if isinstance(one, YoloArchive):
             assert len(one.files) == 16 and all(len(pin) == 64 for pin in one.files.values())
         else:
             assert all(archive.sha256 and len(archive.sha256) == 64 for archive in one.archives), name
 
 
 def test_the_pins_of_coco8_are_those_of_its_files(coco_data: Path) -> None:
-    known = KNOWN["coco8"]
-    known.check(coco_data / "coco8")
+    DOWNLOADABLE["coco8"].check(coco_data / "coco8")
