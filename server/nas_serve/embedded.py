@@ -30,6 +30,7 @@ from tritonclient.grpc import model_config_pb2
 from . import supervisor
 from .envoy_process import EnvoyError, find
 from .front import Front
+from .ports import free_ports
 
 HOST = "127.0.0.1"
 DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
@@ -192,7 +193,7 @@ class Server:
         front = Front(
             host=self._host,
             ports=self.ports,
-            triton_ports=_claim_ports(HOST, dict.fromkeys(self.ports, 0)),
+            triton_ports=free_ports(),
             triton_key=secrets.token_hex(32),
             admin_key=key,
             folder=str(scratch),

@@ -25,7 +25,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -45,9 +44,11 @@ from nas_ensembles import integrity, known_answer  # in a container it lies besi
 if __package__:
     from .envoy_process import Envoy, EnvoyError, prepare
     from .front import TRITON_HEADER, Front, Tls
+    from .ports import free_ports
 else:
     from envoy_process import Envoy, EnvoyError, prepare  # type: ignore[import-not-found,no-redef]
     from front import TRITON_HEADER, Front, Tls  # type: ignore[import-not-found,no-redef]
+    from ports import free_ports  # type: ignore[import-not-found,no-redef]
 
 VARIABLE = "NAS_SUPERVISE"
 KEY = "@TRITON_KEY@"  # in the arguments: the key itself would be for all users of the machine to read
@@ -560,7 +561,7 @@ def _from_arguments(command: list[str]) -> Settings:
     front = Front(
         host=given.http_address,
         ports={service: getattr(given, f"{service}_port") for service in _PORTS},
-        triton_ports={service: _free_port() for service in _PORTS},
+        triton_ports=free_ports(),
         triton_key=os.urandom(32).hex(),
         admin_key=secret["ADMIN_KEY"] or os.urandom(32).hex(),
         folder=tempfile.mkdtemp(prefix="nas-triton-"),
@@ -582,12 +583,6 @@ def _from_arguments(command: list[str]) -> Settings:
         state=state,
         public_key=os.environ.pop("NAS_VERIFY_KEY", None) or None,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as claim:
-        claim.bind(("127.0.0.1", 0))
-        return int(claim.getsockname()[1])
 
 
 def main() -> int:
