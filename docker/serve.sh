@@ -29,7 +29,7 @@ fi
 
 # Models cannot be loaded or unloaded from outside, and the server is ready when all of them are. The supervisor starts it
 # again when a model does not answer.
-exec python3 "${NAS_SUPERVISOR:-/usr/local/lib/nas-triton/supervisor.py}" tritonserver \
+exec python3 "${NAS_SUPERVISOR:-/usr/local/lib/nas-triton}" tritonserver \
     "--model-repository=${MODEL_REPOSITORY:-/models}" \
     --model-control-mode=none \
     --strict-readiness=true \

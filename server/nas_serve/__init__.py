@@ -7,6 +7,7 @@
 For laptops and CI: loopback only, because the wheel's Triton 2.51 predates security fixes. Imports no PyTorch.
 """
 
-from .embedded import Server, ServerError
+from .embedded import Server
+from .errors import ServerError
 
 __all__ = ["Server", "ServerError"]

@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from .embedded import DEFAULT_PORTS, HOST, Server, ServerError
+from .embedded import HOST, Server
+from .errors import ServerError
+from .supervision.ports import DEFAULT_PORTS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)

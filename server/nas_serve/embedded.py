@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
 import os
-import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from google.protobuf import text_format
-from nas_ensembles import admin_key, contract, integrity, known_answer
-from tritonclient.grpc import model_config_pb2
+from nas_ensembles import admin_key, integrity
 
-from . import supervisor
-from .envoy_process import EnvoyError, find
-from .front import Front
-from .ports import free_ports
+from . import repository, supervision, wheel
+from .errors import ServerError
+from .front import envoy
+from .front.envoy import EnvoyError
+from .front.front import LOOPBACK, Front
+from .log import cause
+from .supervision.ports import free_ports
+from .supervision.settings import KEY, VARIABLE, Settings
+from .supervision.triton import remove_shared_memory
 
-HOST = "127.0.0.1"
-DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+HOST = LOOPBACK
 _SHM_PREFIX = "nas_serve_"
 _GRACE_S = 10.0
-
-
-class ServerError(RuntimeError):
-    """The server cannot start or has stopped; the message gives the cause from its log and the next step."""
 
 
 class Server:
@@ -129,13 +120,14 @@ class Server:
             raise ServerError(
                 f"{self.model_repository}: no such model repository. Build one with: nas-build --weights demo"
             )
-        if not self._poll_s and not any(self.model_repository.glob("*/config.pbtxt")):
+        if not self._poll_s and not repository.names(self.model_repository):
             raise ServerError(f"{self.model_repository}: no models in it. Build one with: nas-build --weights demo")
         if self._verify and self._poll_s:
             raise ServerError("what is loaded later cannot be verified: leave out --verify, or --poll")
         try:
-            integrity.check(self.model_repository, self._with_parts(), self._verify)
-            self._launch()
+            models = repository.with_parts(self.model_repository, self.models)
+            integrity.check(self.model_repository, models, self._verify)
+            self._launch(models)
             self._wait(waiting)
         except integrity.IntegrityError as error:
             self.stop()
@@ -163,7 +155,7 @@ class Server:
         assert self._process is not None, "the server was not started"
         self._process.wait()
         self._listener.join()
-        raise ServerError(f"the server stopped: {self._last_words or _cause(self.log_path)}\nIts log: {self.log_path}")
+        raise ServerError(f"the server stopped: {self._last_words or cause(self.log_path)}\nIts log: {self.log_path}")
 
     def __enter__(self) -> Server:
         return self.start()
@@ -173,83 +165,52 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _launch(self) -> None:
-        wheel = _wheel()
+    def _launch(self, models: list[str]) -> None:
+        triton, libpython = wheel.find(), wheel.libpython()
         try:
-            find()
+            envoy.find()
         except EnvoyError as error:
             raise ServerError(str(error)) from None
-        library = _libpython()
-        self.ports = _claim_ports(self._host, self._requested)
+        self.ports = claim_ports(self._host, self._requested)
         scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
         if self._log_path is None:
             self._log_path = scratch / "tritonserver.log"
-        _remove_stale_shared_memory()
-        prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
-        backends = _assemble_backends(wheel, scratch / "backends")
-        everything = self._poll_s and not self.models  # models come and go too
-        repository = self.model_repository if everything else self._view(scratch / "models")
-        key = os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32)
-        front = Front(
-            host=self._host,
-            ports=self.ports,
-            triton_ports=free_ports(),
-            triton_key=secrets.token_hex(32),
-            admin_key=key,
-            folder=str(scratch),
-            # perf_analyzer reads statistics for every measurement, and gives no key with that.
-            opened=("statistics", *(("shared-memory",) if self._open_shared_memory else ())),
-        )
-        command = [
-            str(wheel / "tritonserver" / "bin" / "tritonserver"),
-            f"--model-repository={repository}",
-            f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={prefix}",
-            *front.triton_arguments(supervisor.KEY),
-            "--allow-gpu-metrics=false",
-            "--exit-on-error=true",
-            "--strict-readiness=true",
-            "--disable-auto-complete-config",
-            # Nothing can be loaded from outside: a load request may bring files, and so code.
-            *(
-                ("--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}")
-                if self._poll_s
-                else ("--model-control-mode=none",)
-            ),
-            # Percentiles, for dashboards; docker/serve.sh has the same.
-            "--metrics-config=summary_latencies=true",
-            "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
-            f"--log-verbose={self._verbose}",
-        ]
-        try:
-            keys = [admin_key.write(self.ports[service], key) for service in ("http", "grpc")]
-        except OSError as error:
-            raise ServerError(f"the admin key cannot be left for clients: {error}") from None
-        for path in keys:
-            self._resources.callback(path.unlink, missing_ok=True)
         self.log_path.write_bytes(b"")
-        settings = supervisor.Settings(
-            command=command,
+        _remove_stale_shared_memory()
+        served = self._view(models, scratch / "models")
+        backends = wheel.assemble_backends(triton, scratch / "backends")
+        front = self._front(scratch)
+        prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
+        settings = Settings(
+            command=[
+                str(triton / "tritonserver" / "bin" / "tritonserver"),
+                f"--model-repository={served}",
+                f"--backend-directory={backends}",
+                f"--backend-config=python,shm-region-prefix-name={prefix}",
+                *front.triton_arguments(KEY),
+                *self._triton_options(),
+            ],
             front=front,
-            model_repository=str(repository),
+            model_repository=str(served),
             log=str(self.log_path.absolute()),
-            remove=[str(scratch), *map(str, keys)],
+            remove=[str(scratch), *map(str, self._leave_key(front.admin_key))],
             shm_prefix=prefix,
             lifeline=True,
             may_reload=bool(self._poll_s),
             start_s=self.timeout_s,
             grace_s=_GRACE_S,
             built=str(self.model_repository),
-            models=self._with_parts(),
+            models=models,
             public_key=str(self._verify) if self._verify else None,
         )
+        libraries = (triton.parent / "nvidia_pytriton.libs", libpython, os.environ.get("LD_LIBRARY_PATH"))
         environment = os.environ | {
-            "LD_LIBRARY_PATH": _join(wheel.parent / "nvidia_pytriton.libs", library, os.environ.get("LD_LIBRARY_PATH")),
+            "LD_LIBRARY_PATH": _join(*libraries),
             "PATH": _join(Path(sys.executable).parent, os.environ.get("PATH")),
-            supervisor.VARIABLE: json.dumps(asdict(settings)),
+            VARIABLE: settings.to_json(),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-u", supervisor.__file__],
+            [sys.executable, "-u", str(Path(supervision.__file__).parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -258,6 +219,52 @@ class Server:
         )
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._listener.start()
+
+    def _view(self, models: Sequence[str], folder: Path) -> Path:
+        """What Triton is given: the chosen models; if all are polled the repository itself, for models come and go."""
+        if self._poll_s and not self.models:
+            return self.model_repository
+        repository.link(
+            self.model_repository, models or repository.names(self.model_repository), folder, polled=bool(self._poll_s)
+        )
+        return folder
+
+    def _front(self, folder: Path) -> Front:
+        return Front(
+            host=self._host,
+            ports=self.ports,
+            triton_ports=free_ports(),
+            triton_key=secrets.token_hex(32),
+            admin_key=os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32),
+            folder=str(folder),
+            # perf_analyzer reads statistics for every measurement, and gives no key with that.
+            opened=("statistics", *(("shared-memory",) if self._open_shared_memory else ())),
+        )
+
+    def _triton_options(self) -> list[str]:
+        # Nothing can be loaded from outside: a load request may bring files, and so code.
+        polling = ["--model-control-mode=poll", f"--repository-poll-secs={self._poll_s}"]
+        return [
+            *(polling if self._poll_s else ["--model-control-mode=none"]),
+            "--allow-gpu-metrics=false",
+            "--exit-on-error=true",
+            "--strict-readiness=true",
+            "--disable-auto-complete-config",
+            # Percentiles, for dashboards; docker/serve.sh has the same.
+            "--metrics-config=summary_latencies=true",
+            "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
+            f"--log-verbose={self._verbose}",
+        ]
+
+    def _leave_key(self, key: str) -> list[Path]:
+        """Where this user's clients look for it, until the end; the files."""
+        try:
+            files = [admin_key.write(self.ports[service], key) for service in ("http", "grpc")]
+        except OSError as error:
+            raise ServerError(f"the admin key cannot be left for clients: {error}") from None
+        for file in files:
+            self._resources.callback(file.unlink, missing_ok=True)
+        return files
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         """To what the supervisor says, until it ends."""
@@ -270,39 +277,6 @@ class Server:
                 self._ready.set() if word == "ready" else self._said(f"{word.replace('-', ' ')}: {text}")
                 if word == "gave-up":
                     self._last_words = text
-
-    def _view(self, folder: Path) -> Path:
-        """A model repository of nothing but the chosen models, and what they are made of: links to the files.
-
-        Python writes its bytecode there and not beside the models, and takes none from there.
-        """
-        names = self._with_parts() or [path.parent.name for path in self.model_repository.glob("*/config.pbtxt")]
-        folder.mkdir()
-        for name in names:
-            source, without = self.model_repository / name, shutil.ignore_patterns("__pycache__")
-            if self._poll_s:  # their versions come and go
-                (folder / name).symlink_to(source)
-            else:
-                shutil.copytree(source.resolve(), folder / name, ignore=without, copy_function=os.symlink)
-        return folder
-
-    def _with_parts(self) -> list[str]:
-        """The chosen models, and what they are made of; none if none were chosen, which means all."""
-        wanted = list(dict.fromkeys(self.models))
-        for name in wanted:
-            source = self.model_repository / name
-            if not (source / "config.pbtxt").exists():
-                there = sorted(path.parent.name for path in self.model_repository.glob("*/config.pbtxt"))
-                raise ServerError(f"{self.model_repository}: no model {name} in it; it has: {', '.join(there)}.")
-            steps = []
-            if name in self.models and (self.model_repository / contract.frames_name(name)).is_dir():
-                steps.append(contract.frames_name(name))
-            with contextlib.suppress(text_format.ParseError, UnicodeDecodeError):  # Triton names what is wrong
-                text = (source / "config.pbtxt").read_text(encoding="utf-8")
-                config = text_format.Parse(text, model_config_pb2.ModelConfig())
-                steps += [step.model_name for step in config.ensemble_scheduling.step]
-            wanted += [step for step in steps if step not in wanted]
-        return wanted
 
     def _wait(self, waiting: Callable[[float], None]) -> None:
         assert self._process is not None
@@ -318,52 +292,11 @@ class Server:
 
     def _explain(self, what: str) -> str:
         told = self._last_words  # of Triton itself the log knows more
-        cause = told if told and not told.startswith("tritonserver ") else _cause(self.log_path)
-        return f"{what} on {self.model_repository}: {cause}"
+        why = told if told and not told.startswith("tritonserver ") else cause(self.log_path)
+        return f"{what} on {self.model_repository}: {why}"
 
 
-def _wheel() -> Path:
-    """Folder of the pytriton package; it is not imported, which would cost seconds."""
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or spec.origin is None:
-        raise ServerError("the embedded server needs nvidia-pytriton: pip install 'nas-triton[serve]'")
-    folder = Path(spec.origin).parent
-    if not (folder / "tritonserver" / "bin" / "tritonserver").exists():
-        raise ServerError(f"{folder}: no tritonserver in it; it is for x86-64 Linux only. Reinstall nvidia-pytriton.")
-    return folder
-
-
-def _libpython() -> Path:
-    """Folder of the shared libpython that Triton's Python stub links to."""
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    candidates = [Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib"]
-    multiarch = sysconfig.get_config_var("MULTIARCH")
-    if multiarch:
-        candidates += [Path("/usr/lib") / str(multiarch), Path("/lib") / str(multiarch)]
-    for folder in candidates:
-        if os.path.exists(folder / name):  # false, unlike Path.exists, where it may not look
-            return folder
-    raise ServerError(
-        f"{name} not found in {', '.join(dict.fromkeys(map(str, candidates)))}; Triton's Python models need it. "
-        f"On Debian and Ubuntu: apt install libpython{sys.version_info.major}.{sys.version_info.minor}; "
-        "with pyenv: reinstall this Python with PYTHON_CONFIGURE_OPTS=--enable-shared."
-    )
-
-
-def _assemble_backends(wheel: Path, target: Path) -> Path:
-    """A backend folder: the wheel's Python backend with the stub of this Python, and our openvino backend."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = wheel / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.exists():
-        raise ServerError(f"nvidia-pytriton has no Python backend for Python {version}; use Python 3.10 to 3.13.")
-    shutil.copytree(wheel / "tritonserver" / "backends", target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(stub, target / "python" / stub.name)
-    shutil.copytree(Path(__file__).parent / "backends", target, dirs_exist_ok=True)
-    shutil.copy2(known_answer.__file__, target / "openvino")
-    return target
-
-
-def _claim_ports(host: str, requested: dict[str, int]) -> dict[str, int]:
+def claim_ports(host: str, requested: dict[str, int]) -> dict[str, int]:
     """The requested ports, free ones for 0; all are bound at once so that they differ, then let go."""
     with contextlib.ExitStack() as sockets:
         ports = {}
@@ -386,23 +319,7 @@ def _remove_stale_shared_memory() -> None:
     for region in Path("/dev/shm").glob(f"{_SHM_PREFIX}*"):
         pid = region.name.removeprefix(_SHM_PREFIX).partition("_")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            supervisor.remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
-
-
-def _cause(log: Path) -> str:
-    """What the log says went wrong: failures to load, else errors, else its end."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    failures = [m.group(1) for line in lines if (m := re.search(r"failed to load '.*?' version \d+: (.*)", line))]
-    errors = [
-        re.sub(r"^[EF]\d{4} \S+ \d+ \S+\] ", "", line).strip('"')
-        for line in lines
-        if re.match(r"[EF]\d{4} ", line) and "CudaDriverHelper" not in line
-    ]
-    models = [m.group(1) for line in lines if (m := re.search(r"failed to load '(.*?)' version", line))]
-    if failures:
-        named = [f"{model}: {failure}" for model, failure in zip(models, failures, strict=True)]
-        return "a model failed to load.\n  " + "\n  ".join(dict.fromkeys(named))
-    return "\n  ".join(dict.fromkeys(errors[:5])) or "\n  ".join(deque(lines, 5)) or "it printed nothing."
+            remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
 
 
 def _join(*paths: Any) -> str:

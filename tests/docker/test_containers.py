@@ -22,7 +22,7 @@ import psutil
 import pytest
 import yaml
 from nas_client import Detector
-from nas_serve import Server, embedded, supervisor
+from nas_serve import Server, supervision, wheel
 
 from support.containers import triton_by_script
 from support.samples import ROOT, SAMPLES
@@ -119,17 +119,17 @@ def served(
     models: Path, folder: Path, tls: ssl.SSLContext | None = None, **environment: str
 ) -> AbstractContextManager[dict[str, int]]:
     """docker/serve.sh with the tritonserver of the wheel; `tls` is trusted to ask whether it is ready."""
-    wheel = embedded._wheel()
-    backends = embedded._assemble_backends(wheel, folder / "backends")
+    triton = wheel.find()
+    backends = wheel.assemble_backends(triton, folder / "backends")
     arguments = [
         f"--backend-directory={backends}",
         "--allow-gpu-metrics=false",
     ]
     paths = {
-        "PATH": f"{wheel / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{wheel.parent / 'nvidia_pytriton.libs'}:{embedded._libpython()}",
+        "PATH": f"{triton / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{triton.parent / 'nvidia_pytriton.libs'}:{wheel.libpython()}",
         "MODEL_REPOSITORY": str(models),
-        "NAS_SUPERVISOR": supervisor.__file__,
+        "NAS_SUPERVISOR": str(Path(supervision.__file__).parent),
     }
     return triton_by_script(arguments, paths | environment, folder / "log", tls=tls)
 
@@ -206,7 +206,7 @@ def test_what_was_not_built_so_is_not_served(hostile: str, one_model: Path, tmp_
 
 
 def test_the_image_has_what_the_start_script_wants(tmp_path: Path) -> None:
-    """The files that the Dockerfile copies, in a Python without this project: the supervisor finds all of them."""
+    """The files that the Dockerfile copies, in a Python with nothing but numpy: the supervisor finds all of them."""
     text = (ROOT / "docker/Dockerfile").read_text().replace("\\\n", "")
     for line in re.findall(r"^COPY --chmod=755 (.*)", text, re.MULTILINE):
         *sources, target = line.split()
@@ -228,10 +228,13 @@ def test_the_image_has_what_the_start_script_wants(tmp_path: Path) -> None:
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "numpy").symlink_to(Path(np.__file__).parent)
     environment = {
         "PATH": f"{python.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(np.__file__).parents[1]),  # without the links of editable installs
-        "NAS_SUPERVISOR": str(tmp_path / "usr/local/lib/nas-triton/supervisor.py"),
+        "PYTHONPATH": str(packages),
+        "NAS_SUPERVISOR": str(tmp_path / "usr/local/lib/nas-triton"),
         "NAS_STATE": str(tmp_path / "state"),
         "MODEL_REPOSITORY": str(model.parent),
     }

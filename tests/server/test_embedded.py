@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from nas_serve import Server, ServerError, embedded
+from nas_serve import Server, ServerError, wheel
 
 BIN = Path(sys.executable).parent
 ECHO = """
@@ -229,14 +229,14 @@ def test_too_slow_to_start(tmp_path: Path) -> None:
 
 def test_a_missing_libpython_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "nowhere"}
-    monkeypatch.setattr(embedded.sysconfig, "get_config_var", variables.get)
+    monkeypatch.setattr(wheel.sysconfig, "get_config_var", variables.get)
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     with pytest.raises(ServerError, match=r"libpython3\.\d+\.so\.1\.0 not found in .*apt install libpython3"):
         Server(models).start()
 
 
 def test_a_missing_wheel_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ServerError, match=r"pip install 'nas-triton\[serve\]'"):
         Server(models).start()
 

@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 import pytest
 from nas_client import ClientError, Detector, ServerBusy, ServerNotReady, ServerTimeout
-from nas_serve import Server, front
+from nas_serve import Server
+from nas_serve.front.listeners import MAX_REQUEST_BYTES
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from support.samples import SAMPLES
@@ -174,7 +175,7 @@ def test_paths_that_mean_another(server: Server) -> None:
 
 
 def test_a_request_is_bounded(server: Server) -> None:
-    answer = post(server, bytes(front.MAX_REQUEST_BYTES + 2**20), 10)
+    answer = post(server, bytes(MAX_REQUEST_BYTES + 2**20), 10)
     assert answer.status_code == 413
 
 

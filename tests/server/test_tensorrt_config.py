@@ -19,7 +19,7 @@ from nas_build.targets.tensorrt.gpus import Gpu
 from nas_build.targets.tensorrt.plan import Plan, PlanRequest
 from nas_client import Detections, Detector, ServerBusy
 from nas_client.detection import check
-from nas_serve import Server, ServerError, embedded
+from nas_serve import Server, ServerError, wheel
 
 from support.samples import PICTURES
 
@@ -50,14 +50,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def with_stand_in() -> Iterator[None]:
     """Servers started here have the stand-in among their backends."""
-    real = embedded._assemble_backends
+    real = wheel.assemble_backends
 
-    def assemble(wheel: Path, target: Path) -> Path:
-        shutil.copytree(BACKENDS, real(wheel, target), dirs_exist_ok=True)
+    def assemble(triton: Path, target: Path) -> Path:
+        shutil.copytree(BACKENDS, real(triton, target), dirs_exist_ok=True)
         return target
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "_assemble_backends", assemble)
+        patch.setattr(wheel, "assemble_backends", assemble)
         yield
 
 

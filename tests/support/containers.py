@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from nas_serve import embedded
+from nas_serve.embedded import claim_ports
 
 from .samples import ROOT
 
@@ -29,7 +29,7 @@ def triton_by_script(
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[dict[str, int]]:
     """Ports of a Triton started by docker/serve.sh, with the tritonserver that is on the environment's PATH."""
-    ports = embedded._claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    ports = claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
     ready = f"{'https' if tls else 'http'}://localhost:{ports['http']}/v2/health/ready"
     command = [str(ROOT / "docker/serve.sh"), *arguments, *(f"--{name}-port={port}" for name, port in ports.items())]
     with (

@@ -1,4 +1,4 @@
-"""The Envoy process in front of Triton: start, command, stop. The standard library is all this needs."""
+"""The process of Envoy: start, command, stop."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import IO, Any
 
-if __package__:
-    from .front import AWAY, INFERENCE, Front
-else:  # in a container it lies beside this file
-    from front import AWAY, INFERENCE, Front  # type: ignore[import-not-found,no-redef]
+from .bootstrap import config
+from .front import Front
+from .routes import AWAY, INFERENCE
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_SOCKET = 107  # Linux
@@ -48,7 +47,7 @@ class Envoy:
         if len(front.socket) > _LONGEST_SOCKET:
             raise EnvoyError(f"{front.socket}: too long a path for a socket; set TMPDIR to a shorter folder")
         path = Path(front.folder) / "envoy.json"  # has keys in it, so the folder is closed to others
-        path.write_text(json.dumps(front.config()), encoding="utf-8")
+        path.write_text(json.dumps(config(front)), encoding="utf-8")
         options = ("--disable-hot-restart", "--log-level", "warning", "--concurrency", str(front.threads))
         self._process = subprocess.Popen(
             [str(find()), "--config-path", str(path), *options],

@@ -1,4 +1,4 @@
-"""Ports for a Triton that only this machine's Envoy asks."""
+"""Ports for clients, and for a Triton that only this machine's Envoy asks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import random
 import socket
 from pathlib import Path
 
-LOOPBACK = "127.0.0.1"
-SERVICES = ("http", "grpc", "metrics")
+from ..front.front import LOOPBACK
+
+DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}  # for clients
 _LOWEST = 10_000
 _ENOUGH = 1000  # ports to choose from
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # what outgoing connections take
@@ -21,7 +22,7 @@ def free_ports() -> dict[str, int]:
     above = int(_RANGE.read_text().split()[0])
     choice = range(_LOWEST, above if above - _LOWEST > _ENOUGH else 2**16)
     ports: list[int] = []
-    while len(ports) < len(SERVICES):
+    while len(ports) < len(DEFAULT_PORTS):
         port = random.choice(choice)
         with socket.socket() as claim:
             claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,4 +32,4 @@ def free_ports() -> dict[str, int]:
                 continue
         if port not in ports:
             ports.append(port)
-    return dict(zip(SERVICES, ports, strict=True))
+    return dict(zip(DEFAULT_PORTS, ports, strict=True))

@@ -1,8 +1,8 @@
--- Looks at each inference request before Triton does: `front.py` puts PROTOCOL, THREADS and CAPACITY_FILE before this text.
+-- Looks at each inference request before Triton does: `listeners.py` puts PROTOCOL, THREADS and CAPACITY_FILE before this text.
 --
 -- Shapes: the inputs must not claim more elements than the request has bytes (each takes at least one), unless they lie
 -- in shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
--- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see `supervisor.py`.
+-- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see the supervisor's `capacity.py`.
 
 local DIMENSION_LIMIT = 2 ^ 31
 local SHARED_LIMIT = 2 ^ 31

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from nas_serve import ports
+from nas_serve.supervision import ports
 
 
 def test_they_differ_are_free_and_not_for_outgoing_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

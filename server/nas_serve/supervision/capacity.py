@@ -1,0 +1,43 @@
+"""How many requests a second the server answers: Envoy refuses what would be too late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_ENOUGH = 8  # requests under way that keep a server busy, and answers that show its speed
+_MEASURE_S = 2.0
+
+
+@dataclass
+class Capacity:
+    """An estimate that follows what was seen, of a server that has enough requests.
+
+    Attributes:
+        per_s: None until something is known.
+    """
+
+    per_s: float | None = None
+    _active: int = 0
+    _answered: int = 0
+    _since: float = 0.0
+    _always_busy: bool = False
+
+    def see_one(self, seconds: float) -> None:
+        """How long a request took that was asked alone: one at a time is the least it can do."""
+        if self.per_s is None:
+            self.per_s = 1 / seconds
+
+    def see(self, active: int, answered: int, now: float) -> None:
+        """Requests under way and answered since the beginning, at a time in seconds."""
+        busy = min(active, self._active) >= _ENOUGH
+        self._active, self._always_busy = active, self._always_busy and busy
+        count, seconds = answered - self._answered, now - self._since
+        if seconds < _MEASURE_S and count < _ENOUGH:
+            return
+        if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S:
+            rate = max(count / seconds, 0.1)
+            if self._always_busy:
+                self.per_s = (self.per_s + rate) / 2
+            else:
+                self.per_s = max(self.per_s, rate)  # with fewer requests it shows no more than it was asked for
+        self._answered, self._since, self._always_busy = answered, now, busy

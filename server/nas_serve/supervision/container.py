@@ -1,0 +1,58 @@
+"""Settings of a container, where docker/serve.sh starts the supervisor with Triton's command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..front.front import Front, Tls
+from .ports import DEFAULT_PORTS, free_ports
+from .settings import KEY, Settings
+
+
+def settings(command: Sequence[str]) -> Settings:
+    """Of Triton's command with public addresses; keys and certificates are taken out of the environment."""
+    options = argparse.ArgumentParser(allow_abbrev=False)
+    options.add_argument("--model-repository", default="/models")
+    options.add_argument("--http-address", default="0.0.0.0")  # of all three
+    for service, port in DEFAULT_PORTS.items():
+        options.add_argument(f"--{service}-port", type=int, default=port)
+    given, rest = options.parse_known_args(command)
+    front = Front(
+        host=given.http_address,
+        ports={service: getattr(given, f"{service}_port") for service in DEFAULT_PORTS},
+        triton_ports=free_ports(),
+        triton_key=os.urandom(32).hex(),
+        admin_key=_taken("NAS_ADMIN_KEY") or os.urandom(32).hex(),
+        folder=tempfile.mkdtemp(prefix="nas-triton-"),
+        tls=_tls(),
+        threads=max(1, min(4, len(os.sched_getaffinity(0)) // 8)),
+    )
+    state = os.environ.get("NAS_STATE")
+    if state:
+        Path(state).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (Path(state) / "ready").unlink(missing_ok=True)  # of a run that was killed
+    prefix = f"nas_triton_{os.urandom(4).hex()}_"
+    arguments = [f"--model-repository={given.model_repository}", *front.triton_arguments(KEY)]
+    return Settings(
+        command=[*rest, *arguments, f"--backend-config=python,shm-region-prefix-name={prefix}"],
+        front=front,
+        model_repository=given.model_repository,
+        remove=[front.folder],
+        shm_prefix=prefix,
+        state=state,
+        public_key=_taken("NAS_VERIFY_KEY"),
+    )
+
+
+def _tls() -> Tls | None:
+    certificate, key, authority = (_taken(f"NAS_TLS_{name}") for name in ("CERT", "KEY", "CLIENT_CA"))
+    return Tls(certificate, key or "", authority) if certificate else None
+
+
+def _taken(name: str) -> str | None:
+    """A variable, which Triton then does not see; None if it is empty."""
+    return os.environ.pop(name, None) or None

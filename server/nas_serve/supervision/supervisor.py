@@ -1,0 +1,236 @@
+"""The loop: starts Triton and Envoy, watches, and starts again what does not answer: an open port proves nothing.
+
+Triton is started again if it ends, if one of its processes is gone, or if a model no longer gives its known answer.
+Pauses grow; after several restarts in a row it gives up, says why, and ends, so that whoever restarts containers can.
+
+Envoy answers clients, says «unavailable» while Triton is away, and learns from here how many requests a second the
+server can do, so that it refuses what would be too late.
+
+It ends on SIGTERM, or when standard input closes, which it does when the parent dies: new requests are refused, those
+under way are answered, then the server ends and all is cleaned up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from nas_ensembles import integrity
+
+from ..front.envoy import Envoy, EnvoyError
+from .capacity import Capacity
+from .client import ANSWER_S, NO_ANSWER, Client
+from .errors import Ended, Failed, Hopeless
+from .questions import Questions
+from .settings import Settings
+from .status import Probes, say
+from .triton import Triton
+
+_SHARED_MEMORY = Path("/dev/shm")
+_CLIENTS = "nas_client_"  # names of regions of nas-client begin so, and are those of their files
+_LOOK_S = 0.5  # between looks at the processes
+_ASK_S = 5.0  # between questions to the models
+_ASK_BUSY_S = 60.0  # to those that answer clients meanwhile: a question delays them
+_STEADY_S = 10.0  # a server that ran so long is no hopeless case
+_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each restart in a row; after them it gives up
+
+
+class Supervisor:
+    """Keeps one server answering.
+
+    Args:
+        settings: what to keep running.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._restarts = 0
+        self._probes = Probes(settings.state)
+        self._client = Client(
+            settings.front.triton_ports["http"], settings.front.triton_key, lambda: self._probes.show("live")
+        )
+        self._questions = Questions(Path(settings.model_repository), self._client, self._settle)
+        self._capacity = Capacity()
+        self._log: IO[bytes] = sys.stderr.buffer
+        self._envoy: Envoy | None = None
+        self._triton: Triton | None = None
+
+    def run(self) -> int:
+        """Until the end; the exit code: 0 if it was asked for, else 1."""
+        in_a_row, was_ready = 0, False
+        if self._settings.log:
+            self._log = open(self._settings.log, "ab")
+        try:
+            while True:
+                ready_at = None
+                try:
+                    self._start()
+                    ready_at, was_ready = time.monotonic(), True
+                    say("ready")
+                    self._watch()
+                except Exception as error:  # whatever it is, clients want answers
+                    known = isinstance(error, Failed | EnvoyError)
+                    failure = str(error) if known else f"{type(error).__name__}: {error}"
+                    steady = ready_at is not None and time.monotonic() - ready_at > _STEADY_S
+                    in_a_row = 1 if steady else in_a_row + 1
+                    self._kill()
+                    if not was_ready or in_a_row > len(_PAUSES_S) or isinstance(error, Hopeless):
+                        say("gave-up", failure)
+                        return 1
+                    self._restarts += 1
+                    say("restarting", failure)
+                    self._pause(_PAUSES_S[in_a_row - 1])
+        except Ended:
+            self._end()
+            for path in self._settings.remove:
+                shutil.rmtree(path) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
+            self._probes.hide("live")
+            return 0
+        finally:
+            self._end()
+
+    def _start(self) -> None:
+        settings = self._settings
+        key = Path(settings.public_key) if settings.public_key else None
+        try:
+            integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
+        except integrity.IntegrityError as error:
+            raise Hopeless(str(error)) from None
+        if self._envoy is None:
+            self._envoy = Envoy(settings.front, self._log)
+        self._triton = Triton(settings, self._log, self._restarts)
+        deadline = time.monotonic() + settings.start_s
+        while time.monotonic() < deadline:
+            self._pause(0.1 if self._triton.key_hidden else 0.01)
+            self._must_run()
+            self._triton.hide_key()
+            if not self._triton.listens:
+                continue
+            with contextlib.suppress(*NO_ANSWER):
+                if self._client.get("/v2/health/ready") is not None:
+                    self._envoy.open(True)
+                    return
+        raise Failed(f"it was not ready after {settings.start_s:g} s")
+
+    def _watch(self) -> None:
+        """Until something is wrong."""
+        assert self._triton is not None
+        asked = asked_busy = -math.inf
+        while True:
+            self._must_run()
+            lost = self._triton.lost_some()
+            if lost and not self._settings.may_reload:
+                raise Failed("a process of a Python model is gone")
+            now = time.monotonic()
+            if lost or now - asked > _ASK_S:
+                busy_too = lost or now - asked_busy > _ASK_BUSY_S
+                self._must_answer()
+                for seconds in self._questions.ask_all(busy_too=busy_too):
+                    self._capacity.see_one(seconds)
+                    self._probes.show("ready")  # with many models a round may take a while
+                self._unregister_stale()
+                asked = time.monotonic()
+                asked_busy = asked if busy_too else asked_busy
+            self._tell_capacity()
+            self._probes.show("ready")
+            self._pause(_LOOK_S)
+
+    def _must_run(self) -> None:
+        assert self._triton is not None and self._envoy is not None
+        self._envoy.must_run()
+        self._triton.must_run()
+
+    def _must_answer(self) -> None:
+        """Triton itself; its models are asked beside."""
+        for last in (False, True):
+            try:
+                self._client.get("/v2/health/live", ANSWER_S / 2)
+                return
+            except NO_ANSWER as error:
+                self._must_run()
+                if last:
+                    raise Failed(f"Triton gives no answer: {error}") from None
+
+    def _settle(self) -> None:
+        self._pause(_LOOK_S)  # a server that was killed has ended by then
+        self._must_run()
+
+    def _tell_capacity(self) -> None:
+        """To Envoy."""
+        assert self._envoy is not None
+        now = time.time()
+        try:
+            active, answered = self._envoy.counts()
+        except EnvoyError:
+            active, answered = self._envoy.counts()  # it may have been busy for a moment
+        self._capacity.see(active, answered, now)
+        if self._capacity.per_s is not None:
+            path = Path(self._settings.front.capacity_file)
+            new = path.with_suffix(".new")
+            new.write_text(f"{self._capacity.per_s:.3f} {active} {now:.3f}\n", encoding="ascii")
+            new.replace(path)
+
+    def _unregister_stale(self) -> None:
+        """Shared memory of clients that were killed: the file is gone, Triton still holds its pages."""
+        for region in self._client.regions():
+            if region.startswith(_CLIENTS) and not (_SHARED_MEMORY / region).exists():
+                self._client.unregister(region)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless it is over.
+
+        Raises:
+            Ended: if it is.
+        """
+        self._probes.show("live")
+        if not self._settings.lifeline:
+            time.sleep(seconds)
+        elif select.select([sys.stdin], [], [], seconds)[0]:
+            raise Ended
+
+    def _kill(self) -> None:
+        """Triton, at once; Envoy says so to clients."""
+        self._probes.hide("ready")
+        if self._envoy is not None:
+            try:
+                self._envoy.open(False)
+            except EnvoyError:
+                self._envoy.stop()
+                self._envoy = None
+        if self._triton is not None:
+            self._triton.kill()
+            self._triton = None
+        Path(self._settings.front.capacity_file).unlink(missing_ok=True)
+        self._capacity = Capacity()
+
+    def _end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        whole = self._triton is not None and self._triton.is_whole
+        if whole:
+            self._drain()
+        if self._envoy is not None:
+            self._envoy.stop()  # Triton waits for its connections
+            self._envoy = None
+        if self._triton is not None:
+            self._triton.end(self._settings.grace_s if whole else 1.0)
+        self._kill()
+
+    def _drain(self) -> None:
+        """Refuse what comes, answer what is under way."""
+        self._probes.hide("ready")
+        if self._envoy is None:
+            return
+        deadline = time.monotonic() + self._settings.drain_s
+        with contextlib.suppress(EnvoyError):
+            self._envoy.open(False)
+            while self._envoy.counts()[0] and time.monotonic() < deadline:
+                time.sleep(0.05)
