@@ -121,7 +121,7 @@ def detect(
 
 
 def _quiet_opencv() -> None:
-    """Why a video cannot be opened or went silent is said by our messages; FFmpeg reads its level at the first video."""
+    """Why a video cannot be opened or went silent is said by our messages."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.setLogLevel(0)
     cv2.setNumThreads(1)  # decoding, requests and drawing run side by side
