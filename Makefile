@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check chaos fuzz sbom bench sweep video memory results clean
+.PHONY: help quickstart quick test check chaos fuzz sbom bench sweep video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,13 +28,17 @@ quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop
 		$(BIN)/nas-client detect samples/bus.jpg --save output
 	@echo 'The annotated picture is output/bus.jpg'
 
+quick: $(STAMP)  ## Run the tests that need no server and build no model
+	$(BIN)/python -m pytest -m quick
+
 test: $(STAMP)  ## Run all tests against a real Triton
 	$(BIN)/python -m pytest
 
-check: $(STAMP)  ## Lint, format and types
+check: $(STAMP)  ## Lint, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 chaos: $(STAMP)  ## An hour and 100,000 requests, good and hostile, while processes of the server are killed
 	test -d model_repository/$(DEMO) || $(BIN)/nas-build --weights demo --variant s --precision int8 --target openvino

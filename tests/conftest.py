@@ -21,6 +21,20 @@ from nas_serve import Server
 from support.networks import lively
 from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
 
+_SERVERS = {"server", "docker", "chaos", "gpu", "fuzz"}  # folders whose tests start programs that take their time
+TESTS = Path(__file__).parent
+_HEAVY = {"six_builds", "repository", "server", "engine"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make quick` runs."""
+    for item in items:
+        heavy = _HEAVY.intersection(getattr(item, "fixturenames", ())) or _SERVERS.intersection(
+            item.path.relative_to(TESTS).parts
+        )
+        if not heavy and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:

@@ -161,6 +161,23 @@ def test_two_models_on_the_same_pictures(server: Server, data: Path) -> None:
     assert f"{INT8} less {FP16}: {difference['difference'] * 100:+.2f} mAP 50-95" in done.stdout
 
 
+def test_two_models_are_compared_on_the_classes_of_both(repository: Path, data: Path, tmp_path: Path) -> None:
+    for path in repository.glob("yolo_nas_s_*"):
+        shutil.copytree(path, tmp_path / path.name)
+    config = tmp_path / INT8 / "config.pbtxt"
+    text = config.read_text()
+    config.write_text(text.replace('\\"person\\"', '\\"human\\"'))
+    assert config.read_text() != text
+    with Server(tmp_path, models=[FP16, INT8]) as server:
+        refused = val(server, "--data", data, "--compare", FP16, INT8)
+        assert refused.returncode == 1 and "unknown to the model: person" in refused.stderr
+        report = measured(server, "--data", data, "--compare", FP16, INT8, "--ignore-unknown-classes")
+    first, second = ({one["name"] for one in model["classes"]} for model in report["models"])
+    assert first == second and len(first) == 79 and "person" not in first
+    ours, theirs = (model["map_50_95"] for model in report["models"])
+    assert report["difference"]["difference"] == pytest.approx(theirs - ours)
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path, cache: Path) -> None:
     dataset = open_dataset(data)
     with Detector(server.grpc_url, model=INT8) as detector:

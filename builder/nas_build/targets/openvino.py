@@ -27,10 +27,10 @@ class OpenVINO(Target):
 
         Whether this machine's OpenVINO computes it is measured and warned of, no more: others may serve it.
         """
-        from ..graph.openvino_runner import Compiled
+        from ..graph.openvino_runner import OpenVINORunner
 
         with progress.step("engine"):
-            engine = Compiled(graph.model)
+            engine = OpenVINORunner(graph.model)
             agreement = graph.known_answer.agreement(*engine(graph.known_answer.canvas).candidates)
         if agreement < known_answer.LIMIT:
             progress.warn(

@@ -8,7 +8,7 @@ import io
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from nas_ensembles import contract
 from rich.table import Column, Table
 
-from ..cli.terminal import OUT
 from .perf_analyzer import Analyzer
 from .sweep import ENSEMBLE, WHERE, Change, Point, Target
 
@@ -87,10 +86,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key} {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
 
 
-def show(
+def tables(
     measured: Sequence[Point], measured_on: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], against: str
-) -> None:
-    """Print tables.
+) -> Iterator[str | Table]:
+    """A line on what it was measured, and tables, for a console.
 
     Args:
         measured: points.
@@ -100,9 +99,7 @@ def show(
     """
     machine, versions = measured_on["machine"], measured_on["versions"]
     servers = ", ".join(sorted({one["triton"] for one in measured_on["targets"].values()}))
-    OUT.print(
-        f"{machine['cpu']}, {machine['cores']} cores; Triton {servers}, perf_analyzer {versions['perf_analyzer']}"
-    )
+    yield f"{machine['cpu']}, {machine['cores']} cores; Triton {servers}, perf_analyzer {versions['perf_analyzer']}"
     table = Table(Column("model", overflow="fold"), "load")
     for title in ("per s", "p50 ms", "p95 ms", "p99 ms", "±%", "network", "queue", "pre", "engine", "post", "batch"):
         table.add_column(title, justify="right")
@@ -115,12 +112,12 @@ def show(
             *(f"{point.where[place]:.1f}" if place in point.where else "" for place in WHERE),
             f"{point.batch:.1f}" if point.batch else "",
         )
-    OUT.print(table)
+    yield table
     if changes:
         table = Table(against, *(Column(title, justify="right") for title in ("throughput", "p50", "p95")))
         for key, one in changes.items():
             table.add_row(key, *(_verdict(change) for change in one))
-        OUT.print(table)
+        yield table
 
 
 def _verdict(change: Change) -> str:

@@ -118,7 +118,9 @@ def bench_command(
                 ]
                 OUT.print_json(json.dumps({"about": about, "points": plain, "changes": compared}))
             else:
-                report.show(measured, about, changes, f"against {baseline}" if baseline else "second against first")
+                against_what = f"against {baseline}" if baseline else "second against first"
+                for part in report.tables(measured, about, changes, against_what):
+                    OUT.print(part)
         if stopped:
             raise stopped
     if baseline and any(change.verdict == "worse" for one in changes.values() for change in one):

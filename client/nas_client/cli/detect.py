@@ -16,6 +16,7 @@ from typing import IO, Annotated, Any
 import cv2
 import typer
 from nas_ensembles import contract, images, memory
+from nas_eval.picture_size import size_wh
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -41,11 +42,6 @@ from .terminal import (
     progress,
     visible,
 )
-
-# Why a video cannot be opened or went silent is said by our messages.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.setLogLevel(0)
-cv2.setNumThreads(1)  # decoding, requests and drawing run side by side
 
 
 def detect(
@@ -92,6 +88,7 @@ def detect(
     Examples: nas-client detect bus.jpg; nas-client detect pictures/ --save out/ --format jsonl;
     cat bus.jpg | nas-client detect -; nas-client detect clip.mp4 --save out/; nas-client detect rtsp://camera/stream
     """
+    _quiet_opencv()
     listed = sources.expand(source, images.SUFFIXES | video.SUFFIXES)
     failed = 0
     asked: dict[str, Any] = {
@@ -123,6 +120,13 @@ def detect(
         raise typer.Exit(1)
 
 
+def _quiet_opencv() -> None:
+    """Why a video cannot be opened or went silent is said by our messages."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.setLogLevel(0)
+    cv2.setNumThreads(1)  # decoding, requests and drawing run side by side
+
+
 def _pictures(
     some: list[Source],
     detector: Detector,
@@ -148,12 +152,11 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: _Names) -> Found
     if outcome.detections is None:
         raise outcome.error or ClientError("no answer")
     assert isinstance(outcome.picture, bytes)
-    image = images.decode(outcome.picture)
     if save is not None:
         target = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
-        drawn = annotate(image, outcome.detections)
+        drawn = annotate(images.decode(outcome.picture), outcome.detections)
         formats.write_atomic(target, cv2.imencode(target.suffix, drawn[..., ::-1])[1].tobytes())
-    return Found(outcome.item, (image.shape[1], image.shape[0]), outcome.detections)
+    return Found(outcome.item, size_wh(outcome.picture), outcome.detections)
 
 
 def _video(

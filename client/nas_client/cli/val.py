@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,13 @@ from nas_ensembles import contract
 from nas_eval import metrics, paired_bootstrap
 from nas_eval.dataset import Dataset
 from nas_eval.downloadable import DOWNLOADABLE
+from nas_eval.errors import DatasetError
 from nas_eval.metrics import Metrics, Prediction
 from nas_eval.open_dataset import open_dataset
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from ..detection.detector import RETRIES
+from ..detection.detector import RETRIES, Detector
 from ..output import formats
 from ..validation import measure, plots
 from .terminal import (
@@ -80,7 +82,10 @@ def val(
     max_detections: Annotated[int, typer.Option(min=1, max=contract.DETECTIONS)] = contract.DETECTIONS,
     ignore_unknown_classes: Annotated[
         bool,
-        typer.Option("--ignore-unknown-classes", help="Leave out classes that the model lacks, instead of refusing."),
+        typer.Option(
+            "--ignore-unknown-classes",
+            help="Leave out classes that the model lacks (with --compare: either of the two), instead of refusing.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with every class.")] = False,
     per_class: Annotated[
@@ -113,57 +118,87 @@ def val(
     if compare and (model or save_predictions or per_class or save_plots):
         raise typer.BadParameter("takes no --model, --csv, --plots or --save-predictions", param_hint="--compare")
     asked = measure.Protocol(score_threshold, iou_threshold, max_detections)
-    failed = retried = 0
-    with exit_codes():
-        dataset = _opened(data, images, split).limited(limit)
-        results: list[tuple[str, Metrics, list[Prediction], float]] = []
-        for name in compare or (model,):
-            with connect(url, protocol, name, timeout, retries) as detector:
-                categories = dataset.categories_of(detector.class_names, ignore_unknown_classes)
-                kept = dataset.restricted(list(categories.values()))
-                started = time.monotonic()
-                answers = []
-                answered = measure.predict(detector, kept, categories, asked, in_flight, resume)
-                for answer in progress(answered, "val", len(kept.pictures)):
-                    if answer.error is not None:
-                        failed += 1
-                        print_error(f"{answer.picture.path}: {answer.error}; counted as a picture without detections")
-                    answers.append(answer)
-                seconds = time.monotonic() - started
-                print_retried(detector)
-                retried += detector.transport.retried
-                fresh = sum(not answer.resumed for answer in answers)
-                predictions = [one for answer in answers for one in answer.predictions]
-                measured = metrics.evaluate(kept, predictions)
-                results.append((detector.model.name, measured, predictions, fresh / seconds if seconds else 0.0))
+    with exit_codes(), contextlib.ExitStack() as stack:
+        whole = _opened(data, images, split).limited(limit)
+        detectors = [
+            stack.enter_context(connect(url, protocol, name, timeout, retries)) for name in compare or (model,)
+        ]
+        categories = [whole.categories_of(one.class_names, ignore_unknown_classes) for one in detectors]
+        in_all = set.intersection(*(set(one.values()) for one in categories))
+        if not in_all:
+            raise DatasetError(f"{whole.name}: none of its classes is known to both models.")
+        dataset = whole.restricted([id for id in whole.class_names if id in in_all])
+        runs = []
+        for detector, its in zip(detectors, categories, strict=True):
+            shared = {label: id for label, id in its.items() if id in in_all}
+            runs.append(_run(detector, dataset, measure.predict(detector, dataset, shared, asked, in_flight, resume)))
+        first = runs[0]
         if save_predictions:
-            formats.write_atomic(save_predictions, json.dumps(results[0][2]).encode())
+            formats.write_atomic(save_predictions, json.dumps(first.predictions).encode())
         if per_class:
-            formats.write_atomic(per_class, _csv(results[0][1]).encode())
+            formats.write_atomic(per_class, _csv(first.metrics).encode())
         if save_plots:
-            unanswered = {answer.picture.id for answer in answers if answer.error is not None}
-            plots.save(save_plots, kept, results[0][2], results[0][1], unanswered)
+            plots.save(save_plots, dataset, first.predictions, first.metrics, first.unanswered)
         difference = None
         if compare:
-            difference = paired_bootstrap.compare(kept, results[0][2], results[1][2])
+            difference = paired_bootstrap.compare(dataset, first.predictions, runs[1].predictions)
+        failed = sum(len(run.unanswered) for run in runs)
         report = {
             "data": dataset.name,
             "pictures": len(dataset.pictures),
             "failed": failed,
-            "retried": retried,
+            "retried": sum(run.retried for run in runs),
             "protocol": asdict(asked),
-            "models": [
-                {"name": name, "pictures_per_second": rate, **_plain(measured)} for name, measured, _, rate in results
-            ],
+            "models": [{"name": run.name, "pictures_per_second": run.rate, **_plain(run.metrics)} for run in runs],
             **({"difference": _numbers(asdict(difference))} if difference else {}),
         }
         if as_json:
             OUT.print_json(json.dumps(report))
         else:
-            _print(dataset, results, difference)
+            _print(dataset, runs, difference)
     if failed:
-        ERRORS.print(f"{failed} of {len(dataset.pictures) * len(results)} requests failed")
+        ERRORS.print(f"{failed} of {len(dataset.pictures) * len(runs)} requests failed")
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model over the data set.
+
+    Attributes:
+        unanswered: ids of the pictures without an answer.
+        retried: requests that were sent again.
+        rate: pictures per second, of those that were not answered in an earlier run.
+    """
+
+    name: str
+    metrics: Metrics
+    predictions: list[Prediction]
+    unanswered: set[int]
+    retried: int
+    rate: float
+
+
+def _run(detector: Detector, dataset: Dataset, answered: Generator[measure.Answer, None, None]) -> _Run:
+    """Take a model's answers, with a bar, and measure them."""
+    started = time.monotonic()
+    answers = []
+    for answer in progress(answered, "val", len(dataset.pictures)):
+        if answer.error is not None:
+            print_error(f"{answer.picture.path}: {answer.error}; counted as a picture without detections")
+        answers.append(answer)
+    seconds = time.monotonic() - started
+    print_retried(detector)
+    fresh = sum(not answer.resumed for answer in answers)
+    predictions = [one for answer in answers for one in answer.predictions]
+    return _Run(
+        name=detector.model.name,
+        metrics=metrics.evaluate(dataset, predictions),
+        predictions=predictions,
+        unanswered={answer.picture.id for answer in answers if answer.error is not None},
+        retried=detector.transport.retried,
+        rate=fresh / seconds if seconds else 0.0,
+    )
 
 
 def _opened(data: str, images: Path | None, split: str) -> Dataset:
@@ -180,23 +215,23 @@ def _opened(data: str, images: Path | None, split: str) -> Dataset:
         return open_dataset(data, images, split, show)
 
 
-def _print(dataset: Dataset, results: list[tuple[str, Metrics, list[Prediction], float]], difference: Any) -> None:
+def _print(dataset: Dataset, runs: list[_Run], difference: Any) -> None:
     table = Table(Column(f"{dataset.name}, {len(dataset.pictures)} pictures", no_wrap=True))
-    for name, *_ in results:
-        table.add_column(name, justify="right")
+    for run in runs:
+        table.add_column(run.name, justify="right")
     for title, field in _ROWS.items():
-        table.add_row(title, *(_percent(getattr(measured, field)) for _, measured, _, _ in results))
+        table.add_row(title, *(_percent(getattr(run.metrics, field)) for run in runs))
     table.add_section()
-    table.add_row("pictures/s", *(f"{rate:.1f}" for *_, rate in results))
+    table.add_row("pictures/s", *(f"{run.rate:.1f}" for run in runs))
     OUT.print(table)
     if difference:
         OUT.print(
-            f"{results[1][0]} less {results[0][0]}: {difference.difference * 100:+.2f} mAP 50-95, 95 % interval "
+            f"{runs[1].name} less {runs[0].name}: {difference.difference * 100:+.2f} mAP 50-95, 95 % interval "
             f"{difference.low * 100:+.2f} to {difference.high * 100:+.2f} ({difference.resamples} paired resamples)"
         )
         return
     classes = Table("class", *(Column(title, justify="right") for title in ("objects", "mAP 50-95", "mAP 50", "AR")))
-    for one in results[0][1].classes:
+    for one in runs[0].metrics.classes:
         if one.objects:
             classes.add_row(one.name, str(one.objects), *map(_percent, (one.map_50_95, one.map_50, one.ar)))
     OUT.print(classes)
