@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: two minutes of good and hostile clients while processes are killed."""
+"""The short form of `make chaos`: good and hostile clients while processes are killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SMALL = 'mount -t tmpfs -o size=256m tmpfs /dev/shm && exec "$@"'
 @pytest.mark.slow
 def test_nothing_is_lost_wrong_or_kept(repository: Path) -> None:
     """Asked is what was answered right and what was refused with a reason; memory is as before."""
-    command = [sys.executable, str(Path(__file__).with_name("chaos.py")), "--seconds", "100", "--requests", "500"]
-    command += ["--model-repository", str(repository)]
+    command = [sys.executable, str(Path(__file__).with_name("chaos.py")), "--model-repository", str(repository)]
+    command += ["--seconds", "40", "--requests", "200", "--pause", "5", "--accidents", "2", "--attacks", "2000"]
     # With a /dev/shm that can be filled, where this user may have one.
     small = ["unshare", "--mount", "sh", "-c", _SMALL, "sh"]
     if os.geteuid() == 0 and subprocess.run([*small, "true"], capture_output=True).returncode == 0:
@@ -27,8 +27,8 @@ def test_nothing_is_lost_wrong_or_kept(repository: Path) -> None:
     report = json.loads(done.stdout)
     outcomes = report["outcomes"]
     told = sum(count for name, count in outcomes.items() if name.startswith(("right", "refused")))
-    assert report["wrong"] == [] and told == report["asked"] >= 500, report
-    assert outcomes["right"] > 100 and sum(name.startswith("accident") for name in outcomes) >= 2, report
+    assert report["wrong"] == [] and told == report["asked"] >= 200, report
+    assert outcomes["right"] > 50 and sum(name.startswith("accident") for name in outcomes) >= 2, report
     before, after = report["memory_mb"]
     assert after < 1.05 * before, report
     assert done.returncode == 0, done.stderr
