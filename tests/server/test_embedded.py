@@ -15,37 +15,17 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from nas_serve import Server, ServerError, wheel
+from nas_ensembles import admin_key
+from nas_serve import Server, ServerError
+
+from support.echo import add_model
 
 BIN = Path(sys.executable).parent
-ECHO = """
-import triton_python_backend_utils as pb_utils
-class TritonPythonModel:
-    def initialize(self, args):
-        {initialize}
-    def execute(self, requests):
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", pb_utils.get_input_tensor_by_name(r, "x").as_numpy())])
-                for r in requests]
-"""
-CONFIG = """
-backend: "python" max_batch_size: 1
-input {{ name: "x" data_type: TYPE_FP32 dims: 1 }} output {{ name: "y" data_type: TYPE_FP32 dims: 1 }}
-instance_group {{ kind: KIND_CPU }}
-name: "{name}"
-"""
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository that loads in a second: this server takes any, not only ours."""
     return add_model(tmp_path / "models", "echo")
-
-
-def add_model(folder: Path, name: str, initialize: str = "pass") -> Path:
-    (folder / name / "1").mkdir(parents=True)
-    (folder / name / "1" / "model.py").write_text(ECHO.format(initialize=initialize))
-    (folder / name / "config.pbtxt").write_text(CONFIG.format(name=name))
-    return folder
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -64,6 +44,20 @@ def nas_serve(models: Path, *arguments: str, **kwargs: object) -> subprocess.Pop
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs)  # type: ignore[call-overload,no-any-return]
 
 
+def wait_until_ready(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        assert process.poll() is None
+
+
+def family(process: subprocess.Popen[str], name: str = "") -> list[psutil.Process]:
+    return [p for p in psutil.Process(process.pid).children(recursive=True) if name in p.name()]
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def ports(http: str, grpc: str, metrics: str) -> list[str]:
     return ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
 
@@ -74,14 +68,16 @@ def test_serves_any_repository_on_loopback_and_leaves_nothing(models: Path) -> N
     with server:
         assert httpx.get(f"http://{server.http_url}/v2/models/echo/ready").status_code == 200
         assert "nv_inference_count" in httpx.get(server.metrics_url).text
-        family = set(psutil.Process().children(recursive=True)) - others
-        assert any("tritonserver" in process.name() for process in family)
-        listening = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        processes = set(psutil.Process().children(recursive=True)) - others
+        assert any("tritonserver" in process.name() for process in processes)
+        listening = {c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
         before = shared_memory(os.getpid())
         assert any(str(server.ports["http"]) in region.name for region in before)
-        log = server.log_path
-    assert not any(process.is_running() for process in family)
+        log, port = server.log_path, server.ports["grpc"]
+        assert admin_key.find(port)
+    assert admin_key.find(port) is None
+    assert not any(process.is_running() for process in processes)
     assert not any(str(server.ports["http"]) in region.name for region in shared_memory(os.getpid()))
     assert not log.exists()
     server.stop()  # harmless
@@ -105,16 +101,16 @@ def test_a_command_that_does_not_exist(models: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_process_and_no_shared_memory_are_left(number: int, models: Path) -> None:
     process = nas_serve(models)
-    assert process.stderr is not None
-    while "Ctrl-C" not in process.stderr.readline():
-        assert process.poll() is None
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3 and shared_memory(process.pid)  # supervisor, tritonserver, stub
+    wait_until_ready(process)
+    processes = family(process)
+    assert len(processes) >= 3 and shared_memory(process.pid)  # supervisor, tritonserver, stub
+    (triton,) = family(process, "tritonserver")
+    (backends,) = (a.partition("=")[2] for a in triton.cmdline() if a.startswith("--backend-directory"))
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
-    assert until(lambda: not shared_memory(process.pid))
+    assert until(lambda: all(map(gone, processes)))
+    assert until(lambda: not shared_memory(process.pid) and not Path(backends).parent.exists())
 
 
 def test_a_server_in_the_background_of_a_script_can_be_stopped(models: Path) -> None:
@@ -122,9 +118,7 @@ def test_a_server_in_the_background_of_a_script_can_be_stopped(models: Path) -> 
     command = [BIN / "nas-serve", "--model-repository", models, *ports("0", "0", "0")]
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *map(str, command)]
     process = subprocess.Popen(ignoring, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    while "Ctrl-C" not in process.stderr.readline():
-        assert process.poll() is None
+    wait_until_ready(process)
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 0
@@ -133,12 +127,12 @@ def test_a_server_in_the_background_of_a_script_can_be_stopped(models: Path) -> 
 def test_ctrl_c_while_the_server_starts(tmp_path: Path) -> None:
     models = add_model(tmp_path / "models", "slow", "import time; time.sleep(30)")
     process = nas_serve(models)
-    assert until(lambda: len(psutil.Process(process.pid).children(recursive=True)) >= 3)
-    family = psutil.Process(process.pid).children(recursive=True)
+    assert until(lambda: len(family(process)) >= 3)
+    processes = family(process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=40)
     assert process.returncode == 0
-    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    assert until(lambda: all(map(gone, processes)))
     assert not shared_memory(process.pid)
 
 
@@ -227,20 +221,6 @@ def test_too_slow_to_start(tmp_path: Path) -> None:
         Server(models, timeout_s=2).start()
 
 
-def test_a_missing_libpython_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "nowhere"}
-    monkeypatch.setattr(wheel.sysconfig, "get_config_var", variables.get)
-    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
-    with pytest.raises(ServerError, match=r"libpython3\.\d+\.so\.1\.0 not found in .*apt install libpython3"):
-        Server(models).start()
-
-
-def test_a_missing_wheel_says_how_to_get_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ServerError, match=r"pip install 'nas-triton\[serve\]'"):
-        Server(models).start()
-
-
 def test_the_log_that_was_asked_for_is_kept(models: Path, tmp_path: Path) -> None:
     with Server(models, log=tmp_path / "triton.log"):
         pass
@@ -253,3 +233,15 @@ def test_a_new_version_is_picked_up_by_a_polling_server(models: Path) -> None:
         shutil.copytree(models / "echo" / "1", models.parent / "staged")
         (models.parent / "staged").rename(models / "echo" / "2")
         assert until(lambda: httpx.get(url).json().get("versions") == ["2"], 15)
+
+
+def test_it_gives_up_when_restarts_do_not_help(models: Path) -> None:
+    """A model that cannot be loaded any more: the cause, exit code 1, nothing left."""
+    process = nas_serve(models)
+    wait_until_ready(process)
+    (models / "echo" / "1" / "model.py").write_text("no Python")
+    family(process, "tritonserver")[0].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.count("restarting:") == 5 and "SIGKILL (out of memory?)" in errors and "gave up:" in errors
+    assert not shared_memory(process.pid)

@@ -31,7 +31,7 @@ class Triton:
 
     def __init__(self, settings: Settings, log: IO[bytes], restarts: int) -> None:
         self._settings = settings
-        self._family: set[int] = set()
+        self._family: set[int] | None = None
         self.key_hidden = False
         self._process = subprocess.Popen(
             [part.replace(KEY, settings.front.triton_key) for part in settings.command],
@@ -50,8 +50,8 @@ class Triton:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was seen of it runs: without its Python models it answers nobody, and waits in vain."""
-        return self.runs and self._family <= self._children()
+        """Whether it may answer: it was looked at, and all that was there runs. Else it waits in vain when it ends."""
+        return self.runs and self._family is not None and self._family <= self._children()
 
     @property
     def listens(self) -> bool:
@@ -70,9 +70,9 @@ class Triton:
         raise Failed(f"tritonserver ended with exit code {code}")
 
     def lost_some(self) -> bool:
-        """Whether a process of a Python model is gone since the last look."""
+        """Whether a process of a Python model is gone since the last look; the first is when it is ready."""
         before, self._family = self._family, self._children()
-        return not before <= self._family
+        return before is not None and not before <= self._family
 
     def hide_key(self) -> None:
         """From other users of the machine, who can read arguments: Triton needs them no more when it has read them."""

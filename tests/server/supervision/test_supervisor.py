@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -30,6 +29,7 @@ BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
 BUS = SAMPLES / "bus.jpg"
 BACK_S = 45.0  # ten are promised, and twenty more for who hangs; this machine may be busy
+STEADY_S = 1.5  # three looks of the supervisor: an answer before the first proves nothing
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def models(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["all", "chosen", "polled"])
+@pytest.fixture(scope="module", params=["all", "chosen", "polled"])
 def server(request: pytest.FixtureRequest, models: Path) -> Iterator[Server]:
     """In each mode."""
     how: dict[str, Any] = {"all": {}, "chosen": {"models": [NAME]}, "polled": {"poll_s": 5}}[request.param]
@@ -100,28 +100,6 @@ def test_administration_needs_the_key_that_only_this_user_has(
             assert detector.detect(frame) is not None and not detector.shares_memory and detector.models()
             with pytest.raises(AdminKeyMissing, match="NAS_ADMIN_KEY"):
                 detector.transport.registered()
-
-
-def test_the_key_goes_with_the_server(models: Path) -> None:
-    with Server(models) as server:
-        port = server.ports["grpc"]
-        assert admin_key.find(port)
-    assert admin_key.find(port) is None
-
-
-def test_a_folder_of_somebody_else_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    admin_key.write(1, "secret")
-    assert admin_key.find(1) == "secret" and admin_key.find(2) is None
-    admin_key.folder().chmod(0o755)
-    assert admin_key.find(1) is None
-    with pytest.raises(PermissionError, match="closed to others"):
-        admin_key.write(1, "other")
-    shutil.rmtree(admin_key.folder())
-    (tmp_path / "real").mkdir(mode=0o700)
-    admin_key.folder().symlink_to(tmp_path / "real")
-    with pytest.raises(PermissionError):
-        admin_key.write(1, "other")
 
 
 @pytest.fixture(scope="module")
@@ -184,13 +162,13 @@ def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tu
         expected = detector.detect(BUS)
     hurt(server)
     began, answered_since = time.monotonic(), None
-    while time.monotonic() - began < BACK_S + 3:
+    while time.monotonic() - began < BACK_S + STEADY_S:
         try:
             with Detector(server.grpc_url, model=NAME, timeout_s=3, retries=0) as detector:
                 got = detector.detect(BUS)
             np.testing.assert_array_equal(got.boxes_xyxy, expected.boxes_xyxy)
             answered_since = answered_since or time.monotonic()
-            if time.monotonic() - answered_since > 3:
+            if time.monotonic() - answered_since > STEADY_S:
                 break
         except ClientError:
             answered_since = None
@@ -204,7 +182,7 @@ def test_it_answers_again_by_itself(hurt: Callable[[Server], None], survivor: tu
 def test_clients_survive_a_restart(command: str, survivor: tuple[Server, list[str]], tmp_path: Path) -> None:
     """Every picture is answered once; what was sent again is counted."""
     server, _ = survivor
-    names = [f"{i}.jpg" for i in range(150)]
+    names = [f"{i}.jpg" for i in range(60)]
     for name in names:
         shutil.copy(BUS, tmp_path / name)
     truth = {
@@ -224,7 +202,7 @@ def test_clients_survive_a_restart(command: str, survivor: tuple[Server, list[st
     with subprocess.Popen(client, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         engine = f"http://{server.http_url}/v2/models/{NAME}_postprocess/stats"
         before = _count(engine)
-        while _count(engine) < before + 20:
+        while _count(engine) < before + 10:
             assert process.poll() is None
             time.sleep(0.05)
         kill_triton(server)
@@ -237,7 +215,7 @@ def test_clients_survive_a_restart(command: str, survivor: tuple[Server, list[st
         )
     else:
         report = json.loads(out)
-        assert report["pictures"] == 150 and report["failed"] == 0 and report["retried"] > 0
+        assert report["pictures"] == len(names) and report["failed"] == 0 and report["retried"] > 0
         assert report["models"][0]["map_50"] > 0.9
 
 
@@ -266,41 +244,3 @@ def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
     restarts = sum(line.startswith("restarting") for line in said)
     text = httpx.get(server.metrics_url).text
     assert f'nas_server_restarts{{model="{NAME}_preprocess"}} {restarts}' in text.replace(".000000", "")
-
-
-def nas_serve(models: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """nas-serve, when it is ready, and its tritonserver."""
-    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
-    command = [str(BIN / "nas-serve"), "--model-repository", str(models), *ports]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    while "Ctrl-C" not in process.stderr.readline():
-        assert process.poll() is None
-    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
-    return process, server
-
-
-def test_it_gives_up_when_restarts_do_not_help(models: Path, tmp_path: Path) -> None:
-    """A model that cannot be loaded any more: the cause, exit code 1, nothing left."""
-    folder = tmp_path / "models"
-    shutil.copytree(models, folder)
-    next((folder / NAME).rglob("manifest.json")).unlink()  # or the change itself would be refused
-    process, server = nas_serve(folder)
-    next((folder / f"{NAME}_engine").rglob("model.onnx")).write_bytes(b"no graph")
-    server.kill()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert errors.count("restarting:") == 5 and "SIGKILL (out of memory?)" in errors and "gave up:" in errors
-    assert not list(Path("/dev/shm").glob(f"nas_serve_{process.pid}_*"))
-
-
-def test_nothing_stays_after_nas_serve_is_killed(models: Path) -> None:
-    process, server = nas_serve(models)
-    (backends,) = (a.partition("=")[2] for a in server.cmdline() if a.startswith("--backend-directory"))
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    deadline = time.monotonic() + 20
-    while Path(backends).parent.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not Path(backends).parent.exists()
-    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
