@@ -153,22 +153,31 @@ def with_parameter(folder: Path, change: dict[str, Any] | None) -> None:
     path.write_text(configs.render(config), encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": [79] * 100}, "computes something else than it was built to: agreement with the known answer 0.00"),
-        ({"version": 7}, "its known answer is of version 7, the server has 1"),
-        (None, "has no known answer: build the model again"),
-    ],
-)
-def test_check_says_what_is_wrong(
-    change: dict[str, Any] | None, message: str, repository: Path, tmp_path: Path
-) -> None:
-    folder = copy_of(repository, tmp_path / "m")
-    with_parameter(folder, change)
-    with Server(folder) as server:
+WRONG: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "yolo_nas_s_labels": (
+        {"labels": [79] * 100},
+        "computes something else than it was built to: agreement with the known answer 0.00",
+    ),
+    "yolo_nas_s_version": ({"version": 7}, "its known answer is of version 7, the server has 1"),
+    "yolo_nas_s_none": (None, "has no known answer: build the model again"),
+}
+
+
+def test_check_says_what_is_wrong(repository: Path, tmp_path: Path) -> None:
+    """Three copies of the model in one server, each with something else."""
+    for name, (change, _) in WRONG.items():
+        folder = copy_of(repository, tmp_path / name)
+        with_parameter(folder, change)
+        for model in MODELS:
+            config = folder / model / "config.pbtxt"
+            config.write_text(config.read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
+            (tmp_path / "m").mkdir(exist_ok=True)
+            (folder / model).rename(tmp_path / "m" / model.replace(NAME, name))
+    with Server(tmp_path / "m") as server:
         done = nas_client(server, "check")
-        assert done.returncode == 1 and message in done.stderr and "wrong" in done.stdout
+        assert done.returncode == 1 and done.stdout.count("wrong") == 3, done.stdout
+        for name, (_, message) in WRONG.items():
+            assert name in done.stderr and message in done.stderr
         assert nas_client(server, "check", "nope").returncode == 1
 
 
