@@ -1,0 +1,66 @@
+"""A real Envoy, with nobody behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from nas_serve.embedded import claim_ports
+from nas_serve.front import envoy
+from nas_serve.front.envoy import Envoy, EnvoyError
+from nas_serve.front.front import Front
+from nas_serve.supervision.ports import free_ports
+
+
+@pytest.fixture
+def front() -> Iterator[Front]:
+    ports = claim_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    with tempfile.TemporaryDirectory() as folder:
+        yield Front("127.0.0.1", ports, free_ports(), "triton key", "admin key", folder)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[io.BufferedWriter]:
+    with (tmp_path / "log").open("wb") as file:
+        yield file
+
+
+def test_it_answers_while_triton_is_away(front: Front, log: io.BufferedWriter) -> None:
+    running = Envoy(front, log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{front.ports['http']}") as http:
+            assert http.get("/v2/health/live").status_code == 200
+            assert http.get("/v2/health/ready").status_code == 503
+            running.open(True)
+            assert http.get("/v2/logging").status_code == 403
+            assert http.post("/v2/models/m/infer", content=b"{}").status_code in (400, 503)
+            running.open(False)
+            answer = http.get("/v2")
+            assert answer.status_code == 503 and "not ready" in answer.json()["error"]
+        assert running.counts() == (0, 0)
+        assert not (Path(front.folder) / "envoy.json").exists()  # it has keys in it
+        running.must_run()
+    finally:
+        running.stop()
+    with pytest.raises(EnvoyError, match="ended with exit code"):
+        running.must_run()
+    with pytest.raises(EnvoyError, match="does not obey"):
+        running.counts()
+
+
+def test_one_that_does_not_start_says_so(front: Front, log: io.BufferedWriter) -> None:
+    nowhere = dataclasses.replace(front, host="203.0.113.1")  # no address of this machine
+    with pytest.raises(EnvoyError, match="ended with exit code"):
+        Envoy(nowhere, log)
+
+
+def test_it_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert envoy.find().exists()
+    monkeypatch.setattr(envoy.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EnvoyError, match=r"pip install 'nas-triton\[serve\]'"):
+        envoy.find()
