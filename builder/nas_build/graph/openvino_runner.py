@@ -18,7 +18,7 @@ from .export import BOXES, SCORES
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-class Compiled:
+class OpenVINORunner:
     """A graph in OpenVINO, its parts that are not int8 in float32.
 
     Args:
@@ -44,7 +44,7 @@ class Compiled:
 
 def latency_ratio(model: onnx.ModelProto, other: onnx.ModelProto, canvas: NDArray[np.uint8], rounds: int = 40) -> float:
     """How many times as long one graph takes as the other: medians of runs in turn, on this machine."""
-    graphs = Compiled(model), Compiled(other)
+    graphs = OpenVINORunner(model), OpenVINORunner(other)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for graph, taken in zip(graphs, seconds, strict=True):
