@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import tritonclient.grpc as triton
 from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.yolo_nas import processing
 from nas_build.yolo_nas.network import YoloNAS
-from nas_client import ClientError, Detections, Detector, ImageRefused
+from nas_client import Detections, Detector, ImageRefused
 from nas_ensembles import contract, images
 from nas_serve import Server
 
 from support.networks import in_pytorch
 from support.samples import CUSTOM_NAMES, PICTURES, SAMPLES
 
-ENGINE = "yolo_nas_s_int8_engine"
 SIX = [contract.model_name(variant, precision) for variant in "sml" for precision in ("fp16", "int8")]
 
 
@@ -330,59 +328,6 @@ def test_either_a_picture_or_a_frame(client: triton.InferenceServerClient) -> No
     frame.set_data_from_numpy(np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(triton.InferenceServerException, match="expected either image or frame"):
         client.infer("yolo_nas_s_int8_preprocess", [image, frame])
-
-
-def test_an_engine_that_fails_answers_every_request(repository: Path, tmp_path: Path) -> None:
-    """A graph that only fails when it runs, on pictures that come alone and together: errors, and nobody waits."""
-    import onnx
-    from google.protobuf import text_format
-    from onnx import TensorProto, helper
-    from tritonclient.grpc import model_config_pb2
-
-    for folder in repository.glob("yolo_nas_s_int8*"):
-        # Without its known answer: a graph that cannot give it is not loaded. Nor is one that is not what was built.
-        without = shutil.ignore_patterns("known_answer.json", "manifest.json")
-        shutil.copytree(folder, tmp_path / folder.name, ignore=without)
-    outputs = {"candidate_boxes": [1024, 4], "candidate_scores": [1024], "candidate_labels": [1024]}
-    kinds = {name: TensorProto.INT32 if name.endswith("labels") else TensorProto.FLOAT for name in outputs}
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["pixels"], ["brightest"], keepdims=0),
-        helper.make_node("Cast", ["brightest"], ["rows"], to=TensorProto.INT64),
-        helper.make_node("Range", ["zero", "rows", "one"], ["some"]),  # at most 255 of them
-    ]
-    constants = [helper.make_tensor(name, TensorProto.INT64, [], [value]) for name, value in (("zero", 0), ("one", 1))]
-    constants.append(helper.make_tensor("many", TensorProto.INT64, [4096], [0] * 4096))
-    nodes.append(helper.make_node("Add", ["some", "many"], ["sum"]))  # which do not fit together
-    for name, dims in outputs.items():
-        constants.append(helper.make_tensor(f"{name}_dims", TensorProto.INT64, [len(dims) + 1], [1, *dims]))
-        constants.append(helper.make_tensor(f"{name}_size", TensorProto.INT64, [1], [int(np.prod(dims))]))
-        constants.append(helper.make_tensor(f"{name}_from", TensorProto.INT64, [1], [0]))
-        nodes.append(helper.make_node("Slice", ["sum", f"{name}_from", f"{name}_size"], [f"{name}_flat"]))
-        nodes.append(helper.make_node("Reshape", [f"{name}_flat", f"{name}_dims"], [f"{name}_whole"]))
-        nodes.append(helper.make_node("Cast", [f"{name}_whole"], [name], to=kinds[name]))
-    graph = helper.make_graph(
-        nodes,
-        "fails",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 3, 640, 640])],
-        [
-            helper.make_tensor_value_info(
-                name, TensorProto.INT32 if name.endswith("labels") else TensorProto.FLOAT, None
-            )
-            for name in outputs
-        ],
-        constants,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / ENGINE / "1/model.onnx")
-    path = tmp_path / ENGINE / "config.pbtxt"
-    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    config.ClearField("model_warmup")
-    path.write_text(text_format.MessageToString(config))
-    with Server(tmp_path) as server, Detector(server.grpc_url, timeout_s=30) as detector:
-        with pytest.raises(ClientError, match="OpenVINO: "):
-            detector.detect(SAMPLES / "bus.jpg")
-        outcomes = list(detector.detect_many([SAMPLES / "bus.jpg"] * 24, in_flight=12))
-    assert len(outcomes) == 24 and all("OpenVINO" in str(outcome.error) for outcome in outcomes)
 
 
 def test_coco8_objects_are_found(server: Server, coco_data: Path) -> None:
