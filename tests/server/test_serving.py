@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
+import cv2
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -15,9 +18,10 @@ from nas_build.yolo_nas.network import YoloNAS
 from nas_client import Detections, Detector, ImageRefused
 from nas_ensembles import contract, images
 from nas_serve import Server
+from tritonclient.utils import InferenceServerException
 
-from support.networks import in_pytorch
-from support.samples import CUSTOM_NAMES, PICTURES, SAMPLES
+from support.networks import canvas_of, in_pytorch
+from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, PICTURES, SAMPLES
 
 SIX = [contract.model_name(variant, precision) for variant in "sml" for precision in ("fp16", "int8")]
 
@@ -121,8 +125,6 @@ def test_bus_is_a_bus_and_its_people(server: Server) -> None:
 
 def test_custom_checkpoint_is_preprocessed_its_own_way(server: Server, networks: dict[str, YoloNAS]) -> None:
     """BGR, undivided pixels, bottom-right padding, its own names and thresholds: all from the checkpoint."""
-    from support.samples import CUSTOM_PROCESSING
-
     compiled = processing.compile_processing(CUSTOM_PROCESSING)
     with Detector(server.grpc_url, model="yolo_nas_l_fp16") as detector:
         assert detector.class_names == CUSTOM_NAMES
@@ -175,9 +177,6 @@ def test_a_picture_that_cannot_be_read_is_invalid(kind: str, protocol: Any, serv
 
 
 def test_the_status_is_invalid_argument(client: triton.InferenceServerClient, server: Server) -> None:
-    import httpx
-    from tritonclient.utils import InferenceServerException
-
     with pytest.raises(InferenceServerException) as caught:
         infer(client, "yolo_nas_s_int8", [b"x"])
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
@@ -206,8 +205,6 @@ def test_neighbours_of_bad_pictures_are_answered(server: Server) -> None:
 
 def test_more_pixels_than_the_limit(server: Server) -> None:
     """51 megapixels in a small file; the default limit is 50."""
-    import cv2
-
     big = cv2.imencode(".png", np.zeros((6000, 8500), np.uint8))[1].tobytes()
     with Detector(server.grpc_url, model="yolo_nas_s_int8") as detector:
         with pytest.raises(ImageRefused, match="more pixels than the limit"):
@@ -242,10 +239,6 @@ def test_thresholds_are_per_picture_of_a_batch(client: triton.InferenceServerCli
 
 def test_exif_orientation_is_honoured(server: Server) -> None:
     """The picture stored on its side with the tag that says so: the same objects in the same places."""
-    import struct
-
-    import cv2
-
     upright = cv2.imread(str(SAMPLES / "bus.jpg"))
     stored = cv2.imencode(".jpg", cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE), [cv2.IMWRITE_JPEG_QUALITY, 98])[
         1
@@ -262,8 +255,6 @@ def test_exif_orientation_is_honoured(server: Server) -> None:
 
 
 def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient, demo_network: YoloNAS) -> None:
-    from support.networks import canvas_of
-
     canvas = canvas_of(PICTURES[1])
     tensor = triton.InferInput("images", [1, 3, 640, 640], "UINT8")
     tensor.set_data_from_numpy(canvas[None])
@@ -277,7 +268,6 @@ def test_engine_alone_agrees_with_its_graph(client: triton.InferenceServerClient
 
 def test_mixed_sizes_form_batches_and_stay_apart(server: Server) -> None:
     """Pictures and frames of many sizes at once: the engine's executions are shared, the answers are not."""
-    import cv2
 
     def executions() -> tuple[int, int]:
         counts = detector.transport.statistics("yolo_nas_s_int8_engine")
