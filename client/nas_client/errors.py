@@ -10,6 +10,7 @@ ClientError
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
 ├── SharedMemoryRefused the server does not see this machine's memory, or may not
 ├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
+├── RequestInvalid      the model takes no such inputs: another contract, or a mistake of this client
 └── BenchError          a load could not be measured
 """
 
@@ -50,6 +51,10 @@ class ModelUnavailable(ClientError):
 
 class ImageRefused(ClientError, ValueError):
     """The server refused the picture or the thresholds; other pictures are not concerned."""
+
+
+class RequestInvalid(ClientError):
+    """The server has the model, but it takes no such tensors: of another name, shape or type."""
 
 
 class SharedMemoryRefused(ClientError):

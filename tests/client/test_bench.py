@@ -22,7 +22,7 @@ from nas_client.bench import perf_analyzer, sweep
 from nas_client.bench.perf_analyzer import Analyzer, Load
 from nas_client.bench.sweep import WHERE, Point, Target
 from nas_client.errors import BenchError
-from nas_client.transport.base import Address
+from nas_client.transport import Address
 from nas_ensembles import contract
 from nas_serve import Server
 

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 from nas_client import ClientError, Detections, Detector, ModelUnavailable, ServerUnavailable
-from nas_client.transport.base import Address
 from nas_serve import Server
 
 from support.samples import PICTURES, SAMPLES
@@ -154,55 +153,6 @@ def test_a_timeout_is_named(server: Server) -> None:
         slow._model = detector.model
         with pytest.raises(ServerUnavailable, match=r"no answer within 0.05 s|timed out"):
             slow.detect(BUS)
-
-
-@pytest.mark.parametrize(
-    ("url", "protocol", "expected"),
-    [
-        (None, None, Address("grpc", "localhost:8001")),
-        (None, "http", Address("http", "localhost:8000")),
-        ("gpu1:9001", None, Address("grpc", "gpu1:9001")),
-        ("gpu1:9000", "http", Address("http", "gpu1:9000")),
-        ("http://gpu1:8000/", None, Address("http", "gpu1:8000")),
-        ("https://gpu1", None, Address("http", "gpu1", True)),
-        ("grpcs://gpu1:8001", "grpc", Address("grpc", "gpu1:8001", True)),
-        ("[::1]:8001", None, Address("grpc", "[::1]:8001")),
-        ("http://[fe80::1%eth0]", None, Address("http", "[fe80::1%eth0]")),
-        ("http://proxy/triton_a/v1.0/", None, Address("http", "proxy/triton_a/v1.0")),
-        ("triton_cpu:65535", None, Address("grpc", "triton_cpu:65535")),
-    ],
-)
-def test_addresses(url: str | None, protocol: str | None, expected: Address) -> None:
-    assert Address.parse(url, protocol) == expected  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("url", "protocol"), [("ftp://x", None), ("http://x", "grpc")])
-def test_addresses_that_contradict(url: str, protocol: str | None) -> None:
-    with pytest.raises(ValueError, match="unknown scheme|the scheme means HTTP"):
-        Address.parse(url, protocol)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        *((url, "no host and port in it") for url in ("", "http://", "grpc://:8001", "localhost:", "a b:1", "h:1?x")),
-        *(
-            (url, "no host and port in it")
-            for url in ("http://[::1", "[::1", "::1", "u:p@h:1", "localhost:abc", "h:-1")
-        ),
-        *((f"{url}localhost:{port}", f"port {port} is not") for url in ("", "https://") for port in ("0", "99999")),
-        ("localhost:100000", "no host and port in it"),
-        ("http://[1.2.3.4]:1", "no such host can be"),
-        ("http://[:::]", "no such host can be"),
-        ("a..b:1", "no such host can be"),
-        ("a" * 64, "no such host can be"),
-        ("localhost:8001/v2", "gRPC takes no path"),
-    ],
-)
-def test_addresses_that_are_malformed(url: str, problem: str) -> None:
-    with pytest.raises(ValueError, match="expected host:port, as in") as caught:
-        Detector(url, model="m")
-    assert str(caught.value).startswith(f"{url!r}: ") and problem in str(caught.value)
 
 
 @pytest.mark.parametrize("package", ["nas_client", "nas_client.cli.main", "nas_serve.cli", "nas_build.cli.main"])

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BenchError
-from ..transport.base import Address
+from ..transport import Address
 
 SharedMemory = Literal["none", "system", "cuda"]
 SDK_IMAGE = "nvcr.io/nvidia/tritonserver:26.08-py3-sdk"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..detection.detector import RETRIES, Detector
 from ..errors import ClientError
-from ..transport.base import Protocol
+from ..transport import Protocol
 
 # Names of files and classes are printed as they are, never read as markup.
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)

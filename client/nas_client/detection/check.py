@@ -15,7 +15,7 @@ from nas_ensembles import contract, known_answer
 from nas_ensembles.known_answer import KnownAnswer
 
 from ..errors import ClientError
-from ..transport.base import Transport
+from ..transport import Transport
 from .detector import Detector
 
 _RUNS = 20

@@ -16,8 +16,8 @@ from nas_ensembles import contract
 from numpy.typing import NDArray
 
 from ..errors import AdminKeyMissing, ClientError, ModelUnavailable, SharedMemoryRefused
-from ..transport.base import Address, Protocol, SharedTensor, Transport
-from ..transport.shared_memory import SharedFrames, SharedMemoryForgotten, may_share
+from ..transport import Address, Protocol, SharedTensor, connect
+from ..transport.shared_memory import SharedFrames, SharedMemoryForgotten
 from .detections import Detections
 
 # A file's path, the bytes of an encoded picture, or a frame: (H, W, 3) uint8 in RGB.
@@ -94,11 +94,11 @@ class Detector:
         retries: int = RETRIES,
         shared_memory: bool | None = None,
     ) -> None:
-        self.transport = Transport(Address.parse(url, protocol), timeout_s, retries)
+        self.transport = connect(Address.parse(url, protocol), timeout_s, retries)
         self._name = model
         self._model: Model | None = None
         self._must_share = shared_memory is True
-        shares = may_share(self.transport) if shared_memory is None else shared_memory
+        shares = self.transport.address.is_this_machine if shared_memory is None else shared_memory
         self._shared = SharedFrames(self.transport) if shares else None
 
     @property

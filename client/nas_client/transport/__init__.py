@@ -1,1 +1,17 @@
-"""Calls to a server over Triton's gRPC and HTTP."""
+"""The ways to a server: one class per wire, and one place that turns their errors into ours."""
+
+from __future__ import annotations
+
+from .address import Address, Protocol
+from .base import SharedTensor, Transport
+from .grpc import GrpcTransport
+from .http import HttpTransport
+
+__all__ = ["Address", "Protocol", "SharedTensor", "Transport", "connect"]
+
+_WIRES: dict[Protocol, type[Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
+
+
+def connect(address: Address, timeout_s: float, retries: int = 0) -> Transport:
+    """Calls to the server at an address, over its protocol; nothing is sent before the first call."""
+    return _WIRES[address.protocol](address, timeout_s, retries)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClientError, SharedMemoryRefused
-from .base import LOOPBACK, SharedTensor, Transport
+from .base import SharedTensor, Transport
 
 _PREFIX = "nas_client_"
 _FOLDER = Path("/dev/shm")
@@ -105,11 +105,6 @@ class _Region:
             self.memory.close()
         with contextlib.suppress(FileNotFoundError):
             self.memory.unlink()
-
-
-def may_share(transport: Transport) -> bool:
-    """Whether the server's address is this machine's own; whether it shares memory shows when it is asked."""
-    return transport.address.host_port.rpartition(":")[0] in LOOPBACK
 
 
 def _release(regions: list[_Region], transport: Transport) -> None:
