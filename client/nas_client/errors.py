@@ -61,5 +61,9 @@ class SharedMemoryRefused(ClientError):
     """The server runs elsewhere or in a container, does not allow shared memory, or has forgotten the region."""
 
 
+class SharedMemoryInUse(SharedMemoryRefused):
+    """A request still reads the region; one that was just answered may, for a moment."""
+
+
 class BenchError(ClientError):
     """There is no perf_analyzer that starts, or it could not measure a load."""

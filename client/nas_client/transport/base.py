@@ -13,12 +13,13 @@ from nas_ensembles import admin_key
 from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
-from ..errors import ServerBusy, ServerLost, ServerNotReady, ServerTimeout, ServerUnavailable
+from ..errors import ServerBusy, ServerLost, ServerNotReady, ServerTimeout, ServerUnavailable, SharedMemoryInUse
 from .address import Address
 from .translate import TRANSLATED, translate
 
 _FIRST_PAUSE_S = 0.2  # at most, before a call is made again; doubled each time
 _LONGEST_PAUSE_S = 4.0
+_IN_USE_PAUSE_S = 0.005  # before a region is given back again
 _LOST_TWICE = 2  # a call that was under way when the server ended, each time, is not made a third time
 _LEAST_S = 0.001  # of a deadline that has passed: no client library takes zero or less
 _Answer = TypeVar("_Answer")
@@ -106,9 +107,23 @@ class Transport(ABC):
     def register(self, region: str, key: str, byte_size: int) -> None:
         """Let the server read a region of system shared memory; it may not see it or not be allowed to."""
 
-    @abstractmethod
-    def unregister(self, region: str) -> None:
-        """Undo `register`; tried once."""
+    def unregister(self, region: str, wait_s: float = 2.0) -> None:
+        """Undo `register`; a server that is gone is not waited for.
+
+        Args:
+            region: its name.
+            wait_s: for requests that read it; Triton lets go of a region some time after it has answered.
+
+        Raises:
+            SharedMemoryInUse: if one still does.
+        """
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(SharedMemoryInUse),
+            stop=tenacity.stop_after_delay(wait_s),
+            wait=tenacity.wait_exponential(multiplier=_IN_USE_PAUSE_S, max=_FIRST_PAUSE_S),
+            reraise=True,
+        )
+        again(lambda: self._once(lambda seconds: self._unregister(region, seconds), self._timeout_s))
 
     @abstractmethod
     def registered(self) -> list[str]:
@@ -121,6 +136,10 @@ class Transport(ABC):
     @abstractmethod
     def _infer(self, model: str, tensors: list[Any], wanted: list[Any], seconds: float) -> Any:
         """The library's result of one inference, within so many seconds."""
+
+    @abstractmethod
+    def _unregister(self, region: str, seconds: float) -> None:
+        """Ask for it once, within so many seconds."""
 
     def _tensor(self, name: str, value: NDArray[Any] | SharedTensor) -> Any:
         if isinstance(value, SharedTensor):

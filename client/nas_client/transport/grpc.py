@@ -56,14 +56,6 @@ class GrpcTransport(Transport):
             )
         )
 
-    def unregister(self, region: str) -> None:
-        self._once(
-            lambda seconds: self._client.unregister_system_shared_memory(
-                region, headers=self._admin_headers(), client_timeout=seconds
-            ),
-            self._timeout_s,
-        )
-
     def registered(self) -> list[str]:
         answer = self._call(
             lambda seconds: self._client.get_system_shared_memory_status(
@@ -80,6 +72,9 @@ class GrpcTransport(Transport):
 
     def _infer(self, model: str, tensors: list[Any], wanted: list[Any], seconds: float) -> Any:
         return self._client.infer(model, tensors, outputs=wanted, timeout=int(seconds * 1e6), client_timeout=seconds)
+
+    def _unregister(self, region: str, seconds: float) -> None:
+        self._client.unregister_system_shared_memory(region, headers=self._admin_headers(), client_timeout=seconds)
 
     @property
     def _client(self) -> Any:

@@ -44,12 +44,6 @@ class HttpTransport(Transport):
             lambda _: self._client.register_system_shared_memory(region, key, byte_size, headers=self._admin_headers())
         )
 
-    def unregister(self, region: str) -> None:
-        self._once(
-            lambda _: self._client.unregister_system_shared_memory(region, headers=self._admin_headers()),
-            self._timeout_s,
-        )
-
     def registered(self) -> list[str]:
         answer = self._call(lambda _: self._client.get_system_shared_memory_status(headers=self._admin_headers()))
         return [region["name"] for region in answer]
@@ -61,6 +55,9 @@ class HttpTransport(Transport):
 
     def _infer(self, model: str, tensors: list[Any], wanted: list[Any], seconds: float) -> Any:
         return self._client.infer(model, tensors, outputs=wanted, timeout=int(seconds * 1e6))
+
+    def _unregister(self, region: str, seconds: float) -> None:
+        self._client.unregister_system_shared_memory(region, headers=self._admin_headers())
 
     @property
     def _client(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from .base import SharedTensor, Transport
 
 _PREFIX = "nas_client_"
 _FOLDER = Path("/dev/shm")
+_IN_USE_S = 2.0  # at most, all regions together, until requests that were given up let go of them
 
 
 class SharedMemoryForgotten(SharedMemoryRefused):
@@ -108,10 +110,12 @@ class _Region:
 
 
 def _release(regions: list[_Region], transport: Transport) -> None:
+    """Those that are still in use after the wait stay registered, for the next program to find."""
+    until = time.monotonic() + _IN_USE_S
     while regions:
         region = regions.pop()
         with contextlib.suppress(ClientError):  # the server may be gone
-            transport.unregister(region.name)
+            transport.unregister(region.name, max(0.0, until - time.monotonic()))
         region.remove()
 
 

@@ -19,6 +19,7 @@ from ..errors import (
     ServerNotReady,
     ServerTimeout,
     ServerUnavailable,
+    SharedMemoryInUse,
     SharedMemoryRefused,
 )
 from .address import PROTOCOL_NAMES, Address, Protocol
@@ -59,6 +60,8 @@ def _of_triton(status: str, message: str, address: Address, timeout_s: float) ->
         return ImageRefused(cause)
     if "unknown model" in message or ("not found" in message and "model" in message.lower()):
         return ModelUnavailable(message)
+    if "shared memory region" in message and "currently in use" in message:
+        return SharedMemoryInUse(f"{address}: {cause}")
     if "shared memory region" in message:
         return SharedMemoryRefused(f"{address}: {cause}")
     if "restricted, expecting header" in message:

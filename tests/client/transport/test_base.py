@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from nas_client import ClientError, ImageRefused, ServerNotReady, ServerTimeout, ServerUnavailable
+from nas_client import ClientError, ImageRefused, ServerBusy, ServerNotReady, ServerTimeout, ServerUnavailable
+from nas_client.errors import SharedMemoryInUse
 from nas_client.transport import Address, SharedTensor, Transport, base, connect
 from nas_ensembles import admin_key
 from tritonclient.utils import InferenceServerException
@@ -22,6 +23,7 @@ STARTS = InferenceServerException("server is not ready", UNAVAILABLE)
 CUT = InferenceServerException("Connection reset by peer", UNAVAILABLE)
 LATE = InferenceServerException("Deadline Exceeded", "StatusCode.DEADLINE_EXCEEDED")
 BROKEN = InferenceServerException("it broke", "StatusCode.INTERNAL")
+IN_USE = InferenceServerException("Cannot unregister shared memory region 'a', it is currently in use.", "400")
 REFUSED = InferenceServerException("in ensemble 'm', image[0] of 1: zero bytes", "StatusCode.INVALID_ARGUMENT")
 
 
@@ -46,6 +48,11 @@ class Library:
         self.calls.append(options)
         models = [{"name": "m"}]
         return {"models": models} if "as_json" in options else models
+
+    def unregister_system_shared_memory(self, name: str, **options: Any) -> None:
+        self.calls.append(options)
+        if self.script:
+            raise self.script.pop(0)
 
     def close(self) -> None:
         self.closed = True
@@ -168,3 +175,17 @@ def test_a_timeout_is_of_its_own_kind(transport: Transport) -> None:
     with pytest.raises(ServerUnavailable) as caught:
         transport.server_version()
     assert isinstance(caught.value, ServerTimeout) and transport.retried == 0
+
+
+def test_a_region_is_given_back_when_its_request_lets_go(transport: Transport) -> None:
+    Library.script = [IN_USE] * 3
+    transport.unregister("a")
+    assert len(Library.calls) == 4
+
+
+@pytest.mark.parametrize(("error", "wait_s", "expected"), [(IN_USE, 0.0, SharedMemoryInUse), (BUSY, 9.0, ServerBusy)])
+def test_giving_back_ends(error: Exception, wait_s: float, expected: type[ClientError], transport: Transport) -> None:
+    Library.script = [error] * 2
+    with pytest.raises(expected):
+        transport.unregister("a", wait_s)
+    assert len(Library.calls) == 1

@@ -15,7 +15,7 @@ from nas_client import (
     ServerTimeout,
     ServerUnavailable,
 )
-from nas_client.errors import ServerLost, SharedMemoryRefused
+from nas_client.errors import ServerLost, SharedMemoryInUse, SharedMemoryRefused
 from nas_client.transport import Address
 from nas_client.transport.translate import TRANSLATED, translate
 from tritonclient.utils import InferenceServerException
@@ -39,6 +39,7 @@ IN_ENSEMBLE = "in ensemble 'yolo_nas_s_int8', "
         ("400", "Request for unknown model: 'nope' is not found", ModelUnavailable),
         ("StatusCode.NOT_FOUND", "Requested model: 'nope' not found", ModelUnavailable),
         (INVALID, "Unable to find shared memory region: 'nas_client_1'", SharedMemoryRefused),
+        ("400", "Cannot unregister shared memory region 'a', it is currently in use.", SharedMemoryInUse),
         (NOT_THERE, "This protocol is restricted, expecting header 'admin-key'", AdminKeyMissing),
         (NOT_THERE, "Exceeds maximum queue size", ServerBusy),
         ("503", "upstream overload", ServerBusy),
