@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 from nas_build import Int8Options, Options, pipeline
-from nas_build.graph.export import Exported
 from nas_build.int8.held_out import HeldOut
-from nas_build.yolo_nas.network import YoloNAS
-from nas_build.yolo_nas.processing import COCO
+from nas_build.progress import BuildProgress
 from nas_eval.coco_names import COCO_NAMES
-from nas_eval.dataset import unlabelled
 from nas_eval.errors import DatasetError
 
-from support.samples import PICTURES
-
 NAMES = COCO_NAMES
-
-
-@pytest.fixture(scope="module")
-def held_out(demo_network: YoloNAS) -> HeldOut:
-    exported = Exported.of(demo_network, COCO, NAMES, "s")
-    return HeldOut(exported, unlabelled("samples", PICTURES, NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +44,22 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Pat
     return path
 
 
-def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(labelled: Path, tmp_path: Path) -> None:
+class BegunError(Exception):
+    """A build is not up to date."""
+
+
+class Begins(BuildProgress):
+    """Ends a build in its first step."""
+
+    def step(self, name: str, total: int = 1) -> NoReturn:
+        raise BegunError
+
+
+def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(
+    labelled: Path, quarter_checkpoint: Path, tmp_path: Path
+) -> None:
     int8 = Int8Options(calibration=labelled, calibration_method="percentile-99.999")
-    options = Options("demo", "s", "int8", model_repository=tmp_path, int8=int8)
+    options = Options(quarter_checkpoint, precision="int8", model_repository=tmp_path, int8=int8)
     manifest = pipeline.build(options).manifest
     measured = manifest["int8"]
     assert measured["truth"] == "labels" and measured["objects"] >= 10 and measured["held_out_pictures"] == 4
@@ -67,13 +70,16 @@ def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(labell
     assert not pipeline.build(options).built
     label = labelled.parent / "labels/val/coffee.txt"
     label.write_text(label.read_text() + "\n0 0.5 0.5 0.1 0.1\n")
-    assert pipeline.build(options).built  # another truth is another input
+    with pytest.raises(BegunError):  # another truth is another input
+        pipeline.build(options, Begins())
 
 
-def test_labels_of_other_classes_are_refused(labelled: Path, tmp_path: Path) -> None:
+def test_labels_of_other_classes_are_refused(labelled: Path, quarter_checkpoint: Path, tmp_path: Path) -> None:
     other = labelled.parent / "other.yaml"
     other.write_text(yaml.safe_dump({"path": ".", "val": "images/val", "names": {i: f"thing {i}" for i in range(80)}}))
-    options = Options("demo", "s", "int8", model_repository=tmp_path, int8=Int8Options(validation=other))
+    options = Options(
+        quarter_checkpoint, precision="int8", model_repository=tmp_path, int8=Int8Options(validation=other)
+    )
     with pytest.raises(DatasetError, match="80 of its 80 classes are unknown to the model"):
         pipeline.build(options)
     with pytest.raises(DatasetError, match="nope.json: no such file"):

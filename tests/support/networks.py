@@ -15,7 +15,9 @@ from nas_ensembles.letterbox import LetterboxSpec
 from nas_ensembles.pipeline import Candidates, finish, prepare
 from numpy.typing import NDArray
 
-from .samples import PICTURES
+from .samples import PICTURES, QUARTER_PROCESSING
+
+QUARTER = processing.compile_processing(QUARTER_PROCESSING)
 
 
 def canvas_of(path: Path, spec: LetterboxSpec | None = None) -> NDArray[np.uint8]:

@@ -103,10 +103,10 @@ def quantize(exported: Exported, settings: Settings, progress: BuildProgress) ->
         CalibrationError: if there is a budget and nothing to measure it with.
         DatasetError: if the labels are of classes that the model lacks, or a picture cannot be read.
     """
-    quantizer = _calibrated(exported, settings, progress)
     with progress.step("held-out pictures", len(settings.held_out.pictures)):
         held_out = HeldOut(exported, settings.held_out, progress)
-    _require_objects(held_out, settings)
+    _require_objects(held_out, settings)  # before minutes of calibration
+    quantizer = _calibrated(exported, settings, progress)
     search = Search(quantizer, held_out, progress)
     method, disturbances = search.method(settings.method)
     grids = quantizer.grids(method)

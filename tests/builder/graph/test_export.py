@@ -8,21 +8,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nas_build.graph import export
-from nas_build.graph.export import EndToEnd, top_candidates
+from nas_build.graph.export import EndToEnd, Exported, top_candidates
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO, Processing
 from nas_ensembles import contract
+from nas_eval.coco_names import COCO_NAMES
 from onnx import TensorProto
 
-from support.networks import canvas_of
+from support.networks import QUARTER, canvas_of
 from support.samples import PICTURES
 
 NAMES = (contract.CANDIDATE_BOXES.name, contract.CANDIDATE_SCORES.name, contract.CANDIDATE_LABELS.name)
 
 
 @pytest.fixture(scope="module")
-def fp16(demo_network: YoloNAS) -> onnx.ModelProto:
-    return export.export(EndToEnd(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
+def fp16(exported: Exported) -> onnx.ModelProto:
+    return exported.graph
 
 
 def run(model: onnx.ModelProto, batch: np.ndarray) -> list[np.ndarray]:
@@ -84,12 +85,12 @@ def test_nothing_of_this_machine_is_in_the_file(fp16: onnx.ModelProto) -> None:
 
 
 def test_the_same_engine_gives_the_same_bytes(fp16: onnx.ModelProto, demo_network: YoloNAS) -> None:
-    again = export.export(EndToEnd(demo_network, COCO), (640, 640), "yolo_nas_s_fp16")
+    again = Exported.of(demo_network, QUARTER, COCO_NAMES, "s").graph
     assert again.SerializeToString(deterministic=True) == fp16.SerializeToString(deterministic=True)
 
 
 def test_batch_rows_equal_single_runs(fp16: onnx.ModelProto) -> None:
-    batch = np.stack([canvas_of(path) for path in PICTURES])
+    batch = np.stack([canvas_of(path, QUARTER.letterbox) for path in PICTURES])
     together = run(fp16, batch)
     for i in range(len(batch)):
         for all_rows, one in zip(together, run(fp16, batch[i : i + 1]), strict=True):
@@ -97,13 +98,13 @@ def test_batch_rows_equal_single_runs(fp16: onnx.ModelProto) -> None:
 
 
 def test_fp16_agrees_with_pytorch(fp16: onnx.ModelProto, demo_network: YoloNAS) -> None:
-    canvas = canvas_of(PICTURES[1])
+    canvas = canvas_of(PICTURES[1], QUARTER.letterbox)
     with torch.inference_mode():
         boxes, scores = demo_network(torch.from_numpy(canvas)[None].float() / 255)
     expected = [t[0].numpy() for t in top_candidates(boxes, scores)]
     got = [array[0] for array in run(fp16, canvas[None])]
-    clear = expected[1] > 0.5
-    assert clear.sum() > 10
+    clear = expected[1] > 0.2
+    assert clear.sum() >= 3
     np.testing.assert_allclose(got[1][clear], expected[1][clear], atol=0.01)
     np.testing.assert_array_equal(got[2][clear], expected[2][clear])
 
@@ -119,7 +120,7 @@ def test_fp16_agrees_with_pytorch(fp16: onnx.ModelProto, demo_network: YoloNAS) 
 )
 def test_processing_is_compiled_into_the_graph(processing: Processing, demo_network: YoloNAS) -> None:
     """The engine takes RGB; the network sees its own order and values."""
-    canvas = canvas_of(PICTURES[2])
+    canvas = canvas_of(PICTURES[2], QUARTER.letterbox)
     seen = canvas[::-1] if processing.bgr else canvas
     x = seen.astype(np.float32) * np.reshape(processing.multiply, (3, 1, 1)) + np.reshape(processing.add, (3, 1, 1))
     with torch.inference_mode():

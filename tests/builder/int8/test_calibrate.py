@@ -3,15 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from nas_build.errors import CalibrationError
-from nas_build.graph.export import EndToEnd
+from nas_build.graph.export import Exported
 from nas_build.int8 import calibrate
 from nas_build.int8.calibrate import Observation
-from nas_build.yolo_nas.network import YoloNAS
-from nas_build.yolo_nas.processing import COCO
 from torch import nn
-
-from support.networks import canvas_of
-from support.samples import PICTURES
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
@@ -39,15 +34,14 @@ def test_a_large_picture_counts_by_a_sample_of_its_positions() -> None:
     assert observation.histogram.counts.sum() == 128 * 128
 
 
-def test_every_convolution_is_observed(demo_network: YoloNAS) -> None:
-    reference = EndToEnd(demo_network, COCO, torch.float64)
-    observed = calibrate.observe(reference, [canvas_of(PICTURES[0])])
+def test_every_convolution_is_observed(exported: Exported, observed: dict[str, Observation]) -> None:
+    reference = exported.reference
     convolutions = {name for name, m in reference.network.named_modules() if isinstance(m, nn.Conv2d)}
     assert observed.keys() == convolutions and len(convolutions) == 98
     assert 0.9 <= observed["backbone.stem.conv.conv"].histogram.peak <= 1.0  # pixels / 255
     assert not any(module._forward_hooks for module in reference.network.modules())
 
 
-def test_no_picture(demo_network: YoloNAS) -> None:
+def test_no_picture(exported: Exported) -> None:
     with pytest.raises(CalibrationError, match="no pictures to calibrate with"):
-        calibrate.observe(EndToEnd(demo_network, COCO, torch.float64), [])
+        calibrate.observe(exported.reference, [])

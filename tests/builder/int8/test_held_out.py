@@ -1,38 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 import pytest
 from nas_build.graph.export import Exported
-from nas_build.int8.calibrate import observe
 from nas_build.int8.held_out import HeldOut
 from nas_build.int8.qdq import insert_qdq
 from nas_build.int8.quantizer import Quantizer
 from nas_build.int8.rounding import nearest
-from nas_build.int8.schemes import UNSIGNED
-from nas_build.pictures import canvases
-from nas_build.yolo_nas.network import YoloNAS
-from nas_build.yolo_nas.processing import COCO
-from nas_eval.coco_names import COCO_NAMES
-from nas_eval.dataset import unlabelled
-
-from support.samples import PICTURES
-
-NAMES = COCO_NAMES
+from nas_build.int8.schemes import UNSIGNED, Scheme
 
 
 @pytest.fixture(scope="module")
-def exported(demo_network: YoloNAS) -> Exported:
-    return Exported.of(demo_network, COCO, NAMES, "s")
-
-
-@pytest.fixture(scope="module")
-def quantizer(exported: Exported) -> Quantizer:
-    return Quantizer(exported, observe(exported.reference, canvases(PICTURES, COCO.letterbox)), UNSIGNED)
-
-
-@pytest.fixture(scope="module")
-def held_out(exported: Exported) -> HeldOut:
-    return HeldOut(exported, unlabelled("samples", PICTURES, NAMES))
+def quantizer(quantizer_of: Callable[[Scheme], Quantizer]) -> Quantizer:
+    return quantizer_of(UNSIGNED)
 
 
 def without_tails(quantizer: Quantizer) -> onnx.ModelProto:
