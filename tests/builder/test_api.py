@@ -9,8 +9,6 @@ from pathlib import Path
 import nas_build
 import pytest
 
-from support.samples import DEMO
-
 
 def test_everything_that_is_promised_is_there() -> None:
     assert all(getattr(nas_build, name).__doc__ for name in nas_build.__all__)
@@ -30,10 +28,10 @@ def test_importing_it_is_cheap() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_build_and_then_none(tmp_path: Path) -> None:
-    result = nas_build.build(weights=DEMO, model_repository=tmp_path)
+def test_a_build_and_then_none(quarter_checkpoint: Path, tmp_path: Path) -> None:
+    result = nas_build.build(weights=quarter_checkpoint, model_repository=tmp_path)
     assert result.built and result.name == "yolo_nas_s_fp16" and "check" in result.seconds
-    again = nas_build.build(nas_build.Options(weights=DEMO), model_repository=tmp_path)
+    again = nas_build.build(nas_build.Options(weights=quarter_checkpoint), model_repository=tmp_path)
     assert not again.built and again.manifest == result.manifest
 
 

@@ -17,8 +17,8 @@ CUSTOM_PROCESSING = {
         "ComposeProcessing": {
             "processings": [
                 {"ReverseImageChannels": {}},
-                {"DetectionLongestMaxSizeRescale": {"output_shape": [640, 640]}},
-                {"DetectionBottomRightPadding": {"output_shape": [640, 640], "pad_value": 114}},
+                {"DetectionLongestMaxSizeRescale": {"output_shape": [320, 320]}},
+                {"DetectionBottomRightPadding": {"output_shape": [320, 320], "pad_value": 114}},
                 {"ImagePermute": {"permutation": [2, 0, 1]}},
             ]
         }

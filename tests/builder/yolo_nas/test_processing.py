@@ -29,7 +29,7 @@ def test_coco() -> None:
 
 
 def test_custom_swaps_channels_pads_bottom_right_and_does_not_divide() -> None:
-    letterbox = LetterboxSpec((640, 640), (640, 640), 114, "top_left")
+    letterbox = LetterboxSpec((320, 320), (320, 320), 114, "top_left")
     expected = Processing(letterbox, True, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), Thresholds(0.5, 0.65))
     assert compile_processing(CUSTOM_PROCESSING) == expected
 
