@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from nas_build import Int8Options, pipeline
 from nas_build.errors import BuildError, PlanError
 from nas_build.targets.tensorrt.container import docker_engine
@@ -23,23 +25,57 @@ from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, QUARTER_PROCE
 
 _SERVERS = {"server", "docker", "chaos", "gpu", "fuzz"}  # folders whose tests start programs that take their time
 TESTS = Path(__file__).parent
+# The large networks have random weights: their builds take minutes enough without trying all methods.
+QUICKLY = Int8Options(calibration_pictures=2, calibration_method="percentile-99.999")
 _HEAVY = {"six_builds", "repository", "server", "engine"}  # fixtures
 
 
+def pytest_configure() -> None:
+    """Processes that test side by side share the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make quick` runs."""
+    """Marks what `make quick` runs, and puts what takes longest first, each group for one process."""
     for item in items:
-        heavy = _HEAVY.intersection(getattr(item, "fixturenames", ())) or _SERVERS.intersection(
-            item.path.relative_to(TESTS).parts
-        )
-        if not heavy and item.get_closest_marker("slow") is None:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if not (_needs_models(item) or _starts_programs(item) or item.get_closest_marker("slow")):
             item.add_marker(pytest.mark.quick)
+    first = ["models", "builder"]
+    items.sort(key=lambda item: first.index(_group(item)) if _group(item) in first else len(first))
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests that share a server, or the builder's fixtures; other files are on their own."""
+    file = item.path.relative_to(TESTS)
+    if _starts_programs(item):
+        return str(file)
+    if _needs_models(item):
+        return "models"
+    return "builder" if file.parts[0] == "builder" else str(file)
+
+
+def _needs_models(item: pytest.Item) -> bool:
+    return not _HEAVY.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def _starts_programs(item: pytest.Item) -> bool:
+    return item.path.relative_to(TESTS).parts[0] in _SERVERS
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Shells start background jobs with SIGINT ignored, and that is inherited: some tests send it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of this run, for all its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +110,17 @@ def checkpoints(networks: dict[str, YoloNAS], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def six_builds(
-    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, BuildError]]:
-    """All six variant x precision combinations, built by the builder, and which could not be."""
-    folder, failed = tmp_path_factory.mktemp("repository"), {}
+def six_builds(request: pytest.FixtureRequest, run_folder: Path) -> tuple[Path, dict[str, str]]:
+    """All six variant x precision combinations, built by the builder once for all processes; why some could not be."""
+    folder, failed = run_folder / "repository", run_folder / "failed.json"
+    with FileLock(run_folder / "six_builds.lock"):
+        if not failed.exists():
+            failed.write_text(json.dumps(_build_six(request.getfixturevalue("checkpoints"), folder)))
+    return folder, json.loads(failed.read_text())
+
+
+def _build_six(checkpoints: dict[str, Path], folder: Path) -> dict[str, str]:
+    failed = {}
     for variant, path in checkpoints.items():
         for precision in ("fp16", "int8"):
             options = pipeline.Options(
@@ -86,20 +128,17 @@ def six_builds(
                 variant=variant,  # type: ignore[arg-type]
                 precision=precision,  # type: ignore[arg-type]
                 model_repository=folder,
-                # As users would; the large ones, whose weights are random, in fewer minutes.
-                int8=Int8Options()
-                if variant == "s"
-                else Int8Options(calibration_pictures=2, calibration_method="percentile-99.999"),
+                int8=Int8Options() if variant == "s" else QUICKLY,
             )
             try:
-                assert pipeline.build(options).built
+                pipeline.build(options)
             except BuildError as error:
-                failed[contract.model_name(variant, precision)] = error
-    return folder, failed
+                failed[contract.model_name(variant, precision)] = str(error)
+    return failed
 
 
 @pytest.fixture(scope="session")
-def repository(six_builds: tuple[Path, dict[str, BuildError]]) -> Path:
+def repository(six_builds: tuple[Path, dict[str, str]]) -> Path:
     """All six models. `test_all_six_are_built` says what is wrong if one is missing, once for all."""
     folder, failed = six_builds
     if failed:

@@ -44,13 +44,13 @@ def test_an_interrupted_build_leaves_nothing(number: int, tmp_path: Path) -> Non
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing(quarter_checkpoint: Path, tmp_path: Path) -> None:
     """No file may grow beyond 1 MB, as if the disk filled up while the graph is written."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    result = run_cli("--weights", "demo", "--model-repository", tmp_path / "m", preexec_fn=limit)
+    result = run_cli("--weights", quarter_checkpoint, "--model-repository", tmp_path / "m", preexec_fn=limit)
     assert result.returncode == 1
     assert "cannot write the model repository: File too large. Nothing was installed" in result.stderr
     assert tree(tmp_path) == {}
@@ -103,9 +103,9 @@ def test_info_as_json() -> None:
     assert [round(entry["parameters"] / 1e6, 2) for entry in json.loads(result.stdout)] == [19.05, 51.18, 66.98]
 
 
-def test_json_report(tmp_path: Path) -> None:
+def test_json_report(quarter_checkpoint: Path, tmp_path: Path) -> None:
     """Of the same build by the library, which has the same defaults."""
-    pipeline.build(Options("demo", "s", "fp16", model_repository=tmp_path))
-    result = run_cli("--weights", "demo", "--variant", "s", "--model-repository", tmp_path, "--json")
+    pipeline.build(Options(quarter_checkpoint, precision="fp16", model_repository=tmp_path))
+    result = run_cli("--weights", quarter_checkpoint, "--model-repository", tmp_path, "--json")
     (report,) = json.loads(result.stdout)
     assert report["name"] == "yolo_nas_s_fp16" and report["built"] is False

@@ -9,7 +9,7 @@ from nas_build.yolo_nas.blocks import QARepVGG
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.summary import summarize
 
-from support.networks import canvas_of
+from support.networks import QUARTER, canvas_of
 from support.samples import PICTURES
 
 # super-gradients 3.7.1: state-dict keys, parameters; fully fused parameters; GMACs at 640; alphas.
@@ -43,7 +43,7 @@ def test_fused_equals_unfused_on_real_pictures(variant: str, networks: dict[str,
     scale = 1.0 if variant == "l" else 1 / 255
     with torch.inference_mode():
         for path in PICTURES:
-            x = torch.from_numpy(canvas_of(path))[None].to(next(model.parameters()).dtype) * scale
+            x = torch.from_numpy(canvas_of(path, QUARTER.letterbox))[None].to(next(model.parameters()).dtype) * scale
             pairs = [pair for maps in zip(model.raw(x), fused.raw(x), strict=True) for pair in zip(*maps, strict=True)]
             for expected, got in [*pairs, *zip(model(x), fused(x), strict=True)]:
                 assert (expected - got).abs().max() <= 1e-4 * expected.abs().max(), path.name
