@@ -62,7 +62,6 @@ PUBLISHED = {
 }
 FEW = 100
 SIZES = (1.0, 0.95, 0.9, 0.85, 0.8)
-PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)
 MARKS = "<!-- accuracy: written by make results -->", "<!-- end of accuracy -->"
 
 
@@ -107,11 +106,11 @@ def in_process(title: str, detect: predict.Detect, dataset: Dataset, categories:
     display = Display(quiet=False, verbose=False)
     progress = display.model(title)
     with display.live(), progress.step("pictures", len(dataset.pictures)):
-        return predict.on_dataset(detect, COCO.letterbox, dataset, categories, PROTOCOL, progress)
+        return predict.on_dataset(detect, COCO.letterbox, dataset, categories, contract.VALIDATION_THRESHOLDS, progress)
 
 
 def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
-    answers = measure.predict(detector, dataset, categories, measure.Protocol(), in_flight=4, resume=False)
+    answers = measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4, resume=False)
     found = []
     for answer in track(answers, detector.model.name, len(dataset.pictures), console=Console(stderr=True)):
         if answer.error:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from nas_client import Detector
 from nas_client.bench import perf_analyzer
 from nas_client.bench.perf_analyzer import Load
-from nas_client.bench.sweep import Point, Target, sweep, to_dict
+from nas_client.bench.sweep import Contender, Point, sweep, to_dict
 from nas_serve import Server
 from rich.console import Console
 from rich.progress import Progress
@@ -127,7 +127,7 @@ def main() -> int:
                 shutil.copytree(folder / "default", repository)
             apply(SETTINGS[setting], repository)
             server = stack.enter_context(Server(repository))
-            target = Target(setting, Detector(server.grpc_url, name), pictures)
+            target = Contender(setting, Detector(server.grpc_url, name), pictures)
             stack.callback(target.close)
             targets.append(target)
         ways = bare_openvino(graph_file(folder / "default", name))

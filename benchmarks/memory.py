@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 from common import build_demo, machine, mixed_pictures
-from nas_client import Detector
+from nas_client import Detector, Failed
 from nas_ensembles import contract, images
 from nas_serve import Server
 from rich.console import Console
@@ -84,9 +84,9 @@ def main() -> int:
         outcomes = detector.detect_many(itertools.islice(requests(), total), in_flight=8)
         bar = track(outcomes, "requests", total=total, console=Console(stderr=True))
         for number, outcome in enumerate(bar, start=1):
-            refused = isinstance(outcome.picture, bytes) and outcome.picture == NO_PICTURE
-            if (outcome.error is not None) != refused:
-                raise AssertionError(f"request {number}: {outcome.error or 'was answered'}")
+            refused = isinstance(outcome.item, bytes) and outcome.item == NO_PICTURE
+            if isinstance(outcome, Failed) != refused:
+                raise AssertionError(f"request {number}: {outcome}")
             if number >= WARM_UP and (number - WARM_UP) % EVERY == 0:
                 under_load = measure(of)
                 steps.append({stage: sizes["own_mb"] for stage, sizes in under_load.items()})

@@ -26,7 +26,7 @@ from common import BUS, build_demo, machine
 from nas_client import Detector
 from nas_client.bench import perf_analyzer
 from nas_client.bench.perf_analyzer import Load
-from nas_client.bench.sweep import Target
+from nas_client.bench.sweep import Contender
 from nas_client.media.video import VideoFile
 from nas_serve import Server
 from rich.console import Console
@@ -87,7 +87,7 @@ def compare(analyzer: perf_analyzer.Analyzer, precision: str, frames: int, round
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         name = build_demo(folder / "repository", precision)
         server = stack.enter_context(Server(folder / "repository"))
-        alone = Target("engine", Detector(server.grpc_url, name), [BUS.read_bytes()], ("engine",), "system")
+        alone = Contender("engine", Detector(server.grpc_url, name), [BUS.read_bytes()], ("engine",), "system")
         stack.callback(alone.close)
         client = str(Path(sys.executable).parent / "nas-client")
         commands = {}

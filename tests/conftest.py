@@ -24,10 +24,10 @@ from support.networks import lively
 from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, QUARTER_PROCESSING, ROOT
 
 _SERVERS = {"server", "docker", "chaos", "gpu", "fuzz"}  # folders whose tests start programs that take their time
-TESTS = Path(__file__).parent
 # The large networks have random weights: their builds take minutes enough without trying all methods.
 QUICKLY = Int8Options(calibration_pictures=2, calibration_method="percentile-99.999")
 _HEAVY = {"six_builds", "repository", "server", "engine"}  # fixtures
+_LONGEST = ["client", "builder"]  # folders
 
 
 def pytest_configure() -> None:
@@ -36,33 +36,31 @@ def pytest_configure() -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make quick` runs, and puts what takes longest first, each group for one process."""
+    """Marks what `make quick` runs, and puts what takes longest first."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-        if not (_needs_models(item) or _starts_programs(item) or item.get_closest_marker("slow")):
+        heavy = not _HEAVY.isdisjoint(getattr(item, "fixturenames", ()))
+        if not (heavy or _folder(item.nodeid) in _SERVERS or item.get_closest_marker("slow")):
             item.add_marker(pytest.mark.quick)
-    first = ["models", "builder"]
-    items.sort(key=lambda item: first.index(_group(item)) if _group(item) in first else len(first))
+    items.sort(key=lambda item: _LONGEST.index(folder) if (folder := _folder(item.nodeid)) in _LONGEST else 9)
 
 
-def _group(item: pytest.Item) -> str:
-    """Tests that share a server, or the builder's fixtures; other files are on their own."""
-    file = item.path.relative_to(TESTS)
-    if _starts_programs(item):
-        return str(file)
-    if _needs_models(item):
-        return "models"
-    return "builder" if file.parts[0] == "builder" else str(file)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process has all tests of the client, for they share a server, another the builder's; the rest by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixtures(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return folder if (folder := _folder(nodeid)) in _LONGEST else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return ByFixtures(config, log)
 
 
-def _needs_models(item: pytest.Item) -> bool:
-    return not _HEAVY.isdisjoint(getattr(item, "fixturenames", ()))
-
-
-def _starts_programs(item: pytest.Item) -> bool:
-    return item.path.relative_to(TESTS).parts[0] in _SERVERS
+def _folder(nodeid: str) -> str:
+    """Below tests."""
+    return Path(nodeid.partition("::")[0]).parts[1]
 
 
 @pytest.fixture(scope="session", autouse=True)

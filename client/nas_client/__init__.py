@@ -7,7 +7,9 @@ with Detector("localhost:8001") as detector:
 """
 
 from .detection.detections import Detections
-from .detection.detector import Detector, Model
+from .detection.detector import Detector
+from .detection.models import Model
+from .detection.outcomes import Detected, Failed, Outcome
 from .errors import (
     AdminKeyMissing,
     ClientError,
@@ -23,11 +25,14 @@ from .errors import (
 __all__ = [
     "AdminKeyMissing",
     "ClientError",
+    "Detected",
     "Detections",
     "Detector",
+    "Failed",
     "ImageRefused",
     "Model",
     "ModelUnavailable",
+    "Outcome",
     "RequestInvalid",
     "ServerBusy",
     "ServerNotReady",

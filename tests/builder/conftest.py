@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nas_build import pipeline
 from nas_build.graph.export import Exported
 from nas_build.int8.calibrate import Observation, observe
 from nas_build.int8.held_out import HeldOut
@@ -20,6 +21,7 @@ from nas_eval.dataset import unlabelled
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from support.builds import Built, Heard, options
 from support.networks import QUARTER, canvas_of
 from support.samples import DEMO, PICTURES, QUARTER_PROCESSING
 
@@ -57,3 +59,10 @@ def quarter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("quarter") / "quarter.pth"
     torch.save({"net": load_file(DEMO), "processing_params": QUARTER_PROCESSING}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def built(quarter_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """That checkpoint in int8."""
+    asked, progress = options(quarter_checkpoint, tmp_path_factory.mktemp("built")), Heard()
+    return Built(asked, pipeline.build(asked, progress), progress)

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from nas_build import pipeline
 from nas_build.errors import BuildError, CalibrationError
-from nas_build.options import RANGE_METHODS, Int8Options, Options
-from nas_build.pipeline import Result
-from nas_build.progress import BuildProgress
+from nas_build.options import RANGE_METHODS, Int8Options
 from nas_build.yolo_nas import network
 
+from support.builds import Built, Heard, options
 from support.samples import DEMO, QUARTER_PROCESSING, SAMPLES
 
 NAME = "yolo_nas_s_int8"
@@ -21,46 +20,6 @@ NAME = "yolo_nas_s_int8"
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def options(weights: Path, folder: Path, **changes: object) -> Options:
-    return Options(**{"weights": str(weights), "precision": "int8", "model_repository": folder, **changes})  # type: ignore[arg-type]
-
-
-class Heard(BuildProgress):
-    """Keeps the warnings, and the options that they name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.warnings: list[str] = []
-        self.options: set[str] = set()
-
-    def warn(self, message: str, *, options: tuple[str, ...] = ()) -> None:
-        self.warnings.append(message)
-        self.options.update(options)
-
-
-@dataclass(frozen=True)
-class Built:
-    options: Options
-    result: Result
-    progress: Heard
-
-    @property
-    def folder(self) -> Path:
-        return self.options.model_repository
-
-
-@pytest.fixture(scope="module")
-def built(quarter_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    asked, progress = options(quarter_checkpoint, tmp_path_factory.mktemp("built")), Heard()
-    return Built(asked, pipeline.build(asked, progress), progress)
-
-
-def test_all_six_are_built(six_builds: tuple[Path, dict[str, str]]) -> None:
-    """What else wants them is skipped if this fails."""
-    _, failed = six_builds
-    assert not failed
 
 
 def test_every_step_is_timed(built: Built) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
-from nas_client import ClientError, Detector
+from nas_client import ClientError, Detector, Failed
 from nas_serve import Server
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
@@ -64,4 +64,4 @@ def test_an_engine_that_fails_answers_every_request(repository: Path, tmp_path: 
         with pytest.raises(ClientError, match="OpenVINO: "):
             detector.detect(SAMPLES / "bus.jpg")
         outcomes = list(detector.detect_many([SAMPLES / "bus.jpg"] * 24, in_flight=12))
-    assert len(outcomes) == 24 and all("OpenVINO" in str(outcome.error) for outcome in outcomes)
+    assert len(outcomes) == 24 and all(isinstance(one, Failed) and "OpenVINO" in str(one.error) for one in outcomes)

@@ -17,13 +17,13 @@ from nas_ensembles import contract
 from rich.table import Column, Table
 
 from .perf_analyzer import Analyzer
-from .sweep import ENSEMBLE, WHERE, Change, Point, Target
+from .sweep import ENSEMBLE, WHERE, Change, Contender, Point
 
 _NUMBERS = ("throughput", "p50_ms", "p95_ms", "p99_ms")
 
 
 def about(
-    analyzer: Analyzer, targets: Sequence[Target], pictures: Sequence[bytes], shared_memory: str, frames: bool
+    analyzer: Analyzer, targets: Sequence[Contender], pictures: Sequence[bytes], shared_memory: str, frames: bool
 ) -> dict[str, Any]:
     """What a result needs to be compared with another one."""
     models = {}

@@ -90,7 +90,7 @@ class Change:
         return "better" if (self.ratio > 1) == (self.metric == "throughput") else "worse"
 
 
-class Target:
+class Contender:
     """A served model, with requests ready to be sent to it.
 
     Args:
@@ -187,7 +187,7 @@ class Target:
 
 def sweep(
     analyzer: Analyzer,
-    targets: Sequence[Target],
+    targets: Sequence[Contender],
     loads: Sequence[Load],
     rounds: int,
     window_s: float,

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..bench import perf_analyzer, report, sweep
 from ..bench.perf_analyzer import Load
-from ..bench.sweep import ENSEMBLE, Change, Point, Target
+from ..bench.sweep import ENSEMBLE, Change, Contender, Point
 from ..errors import BenchError, ClientError
 from ..media import sources
 from ..output import formats
@@ -91,10 +91,10 @@ def bench_command(
                 "preprocess is not loaded alone: perf_analyzer shares no memory with models of optional inputs"
             )
         with contextlib.ExitStack() as stack:
-            targets: list[Target] = []
+            targets: list[Contender] = []
             for label, place, name in _places(url, against, compare, model):
                 detector = stack.enter_context(connect(place, protocol, name, timeout))
-                target = Target(label or detector.model.name, detector, pictures, asked, shared_memory, frames)
+                target = Contender(label or detector.model.name, detector, pictures, asked, shared_memory, frames)
                 stack.callback(target.close)
                 targets.append(target)
             about = report.about(found, targets, pictures, shared_memory, frames)
@@ -128,7 +128,7 @@ def bench_command(
 
 
 def _measure(
-    analyzer: perf_analyzer.Analyzer, targets: Sequence[Target], loads: Sequence[Load], rounds: int, window_s: float
+    analyzer: perf_analyzer.Analyzer, targets: Sequence[Contender], loads: Sequence[Load], rounds: int, window_s: float
 ) -> tuple[list[Point], BaseException | None]:
     """All points, or those before the error or Ctrl-C that ended it, and that."""
     measured: list[Point] = []
@@ -203,7 +203,7 @@ class _Baseline:
         except BenchError as error:
             raise BenchError(f"{path}: {error}") from None
 
-    def check(self, targets: Sequence[Target], loads: Sequence[Load], about: dict[str, Any]) -> None:
+    def check(self, targets: Sequence[Contender], loads: Sequence[Load], about: dict[str, Any]) -> None:
         """Before anything is measured: whether it can be compared, and what else is different."""
         asked = [_key(target.label, stage, load) for target in targets for stage in target.stages for load in loads]
         if not set(asked) & set(self.points):
@@ -219,7 +219,7 @@ class _Baseline:
         return {key: sweep.compare(self.points[key], new) for key, new in named.items() if key in self.points}
 
 
-def _ratios(measured: Sequence[Point], targets: Sequence[Target]) -> dict[str, list[Change]]:
+def _ratios(measured: Sequence[Point], targets: Sequence[Contender]) -> dict[str, list[Change]]:
     """Of the second target against the first."""
     if len(targets) < 2:
         return {}

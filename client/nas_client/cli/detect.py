@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import sys
-from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import cv2
+import numpy as np
 import typer
 from nas_ensembles import contract, images, memory
 from nas_eval.picture_size import size_wh
-from rich.console import Console
-from rich.table import Column, Table
+from numpy.typing import NDArray
 
-from ..detection.detector import RETRIES, Detector, Outcome
+from ..detection.detector import RETRIES, Detector
+from ..detection.outcomes import Failed, Outcome
 from ..errors import ClientError
 from ..media import sources, video
 from ..media.sources import Source
@@ -28,9 +24,9 @@ from ..media.video import Frame, Video, VideoFile
 from ..output import formats
 from ..output.draw import annotate
 from ..output.formats import Found
+from .detect_results import FileNames, Results
 from .terminal import (
     ERRORS,
-    OUT,
     ProtocolOption,
     Retries,
     Timeout,
@@ -97,10 +93,10 @@ def detect(
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
     }
-    names = _Names()
+    names = FileNames()
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
-        with contextlib.closing(_Results(format, output, class_names)) as results:
+        with contextlib.closing(Results(format, output, class_names)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
                     failed += _pictures(list(some), detector, asked, save, names, results)
@@ -132,8 +128,8 @@ def _pictures(
     detector: Detector,
     asked: dict[str, Any],
     save: Path | None,
-    names: _Names,
-    results: _Results,
+    names: FileNames,
+    results: Results,
 ) -> int:
     """Pictures to results; how many failed."""
     failed = 0
@@ -147,16 +143,16 @@ def _pictures(
     return failed
 
 
-def _finish(outcome: Outcome[Source], save: Path | None, names: _Names) -> Found:
+def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> Found:
     """The result of a picture that was answered, drawn and saved if asked for; raises its error otherwise."""
-    if outcome.detections is None:
-        raise outcome.error or ClientError("no answer")
-    assert isinstance(outcome.picture, bytes)
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    assert isinstance(outcome.image, bytes)
     if save is not None:
         target = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
-        drawn = annotate(images.decode(outcome.picture), outcome.detections)
+        drawn = annotate(images.decode(outcome.image), outcome.detections)
         formats.write_atomic(target, cv2.imencode(target.suffix, drawn[..., ::-1])[1].tobytes())
-    return Found(outcome.item, size_wh(outcome.picture), outcome.detections)
+    return Found(outcome.item, size_wh(outcome.image), outcome.detections)
 
 
 def _video(
@@ -165,7 +161,7 @@ def _video(
     asked: dict[str, Any],
     target: Path | None,
     max_frames: int | None,
-    results: _Results,
+    results: Results,
 ) -> None:
     """Frames to results, in order: decoding, requests and drawing overlap. What was done is kept, also on Ctrl-C."""
     memory.keep_freed_memory()
@@ -177,8 +173,8 @@ def _video(
         done = 0
         watch = stack.enter_context(contextlib.closing(progress(outcomes, source.name, expected, results.quiet)))
         for outcome in watch:
-            if outcome.detections is None:
-                raise outcome.error or ClientError("no answer")
+            if isinstance(outcome, Failed):
+                raise outcome.error
             frame = outcome.item
             if written is not None:
                 written.write(annotate(frame.image, outcome.detections), frame.index)
@@ -201,137 +197,5 @@ def _not_the_source(target: Path, source: Source) -> Path:
     return target
 
 
-def _image(frame: Frame) -> Any:
+def _image(frame: Frame) -> NDArray[np.uint8]:
     return frame.image
-
-
-class _Names:
-    """File names for what is saved; a name that was used gets a number."""
-
-    def __init__(self) -> None:
-        self._used: set[str] = set()
-
-    def take(self, file_name: str, suffixes: Collection[str], default: str) -> str:
-        path = Path(file_name)
-        suffix = path.suffix if path.suffix.lower() in suffixes else default
-        name, number = f"{path.stem}{suffix}", 2
-        while name in self._used:
-            name, number = f"{path.stem}_{number}{suffix}", number + 1
-        self._used.add(name)
-        return name
-
-
-class _Results:
-    """Writes what was found: line by line where the format allows, else when it is closed.
-
-    Attributes:
-        quiet: nothing is printed on a terminal meanwhile, so that there is room for a bar.
-    """
-
-    def __init__(self, format: formats.Format, output: Path | None, class_names: tuple[str, ...]) -> None:
-        self._format, self._output, self._class_names = format, output, class_names
-        self._found: list[Found] = []
-        self._videos: dict[str, _Summary] = {}
-        self._names = _Names()
-        self._stack = contextlib.ExitStack()
-        self._file: IO[bytes] | None = None
-        self._one_file_each = format == "yolo" and output is not None
-        self._by_line = format in formats.BY_LINE and not self._one_file_each
-        self.quiet = output is not None or not self._by_line or not sys.stdout.isatty()
-        if self._by_line:
-            if output is not None:
-                self._file = self._stack.enter_context(formats.atomic(output))
-            self._print(formats.BY_LINE[format][0])
-
-    def add(self, found: Found) -> None:
-        """Take a result, in order."""
-        if self._one_file_each:
-            stem = Path(found.source.file_name).stem + ("" if found.frame is None else f"_{found.frame:06d}")
-            assert self._output is not None
-            target = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
-            formats.write_atomic(target, formats.yolo_lines(found).encode())
-        elif self._by_line:
-            self._print(formats.BY_LINE[self._format][1](found))
-        elif self._format == "table" and found.frame is not None:
-            self._videos.setdefault(found.source.name, _Summary()).add(found)
-        else:
-            self._found.append(found)
-
-    def close(self) -> None:
-        """Write what is left."""
-        with self._stack:
-            if self._format in formats.WHOLE:
-                self._print(formats.WHOLE[self._format](self._found, self._class_names))
-            elif self._format == "table":
-                self._print_tables()
-
-    def _print(self, text: str) -> None:
-        if self._file is not None:
-            self._file.write(text.encode())
-        elif self._output is not None:
-            formats.write_atomic(self._output, text.encode())
-        else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    def _print_tables(self) -> None:
-        tables = [_table(self._found)] if self._found else []
-        tables += [_video_table(self._videos)] if self._videos else []
-        if self._output is None:
-            for table in tables:
-                OUT.print(table)
-            return
-        console = Console(file=io.StringIO(), width=120, markup=False, emoji=False)
-        for table in tables:
-            console.print(table)
-        self._print(console.file.getvalue())  # type: ignore[attr-defined]
-
-
-@dataclass
-class _Summary:
-    """What was seen in a video."""
-
-    frames: int = 0
-    seen_in: Counter[str] = field(default_factory=Counter)
-    most: Counter[str] = field(default_factory=Counter)
-    best: dict[str, float] = field(default_factory=dict)
-
-    def add(self, found: Found) -> None:
-        self.frames += 1
-        for name, count in Counter(found.detections.names).items():
-            self.seen_in[name] += 1
-            self.most[name] = max(self.most[name], count)
-        for name, score in zip(found.detections.names, found.detections.scores.tolist(), strict=True):
-            self.best[name] = max(self.best.get(name, 0.0), score)
-
-
-def _table(found: list[Found]) -> Table:
-    table = Table(Column("picture", overflow="fold"), "object", "score", "left", "top", "right", "bottom")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for one in found:
-        plain = one.detections.to_dict()
-        picture = visible(one.name)
-        for box, score, name in zip(plain["boxes_xyxy"], plain["scores"], plain["names"], strict=True):
-            table.add_row(picture, name, f"{score:.2f}", *(f"{value:.0f}" for value in box))
-            picture = ""
-        if not len(one.detections):
-            table.add_row(picture, "nothing found", *[""] * 5, style="dim")
-        table.add_section()
-    return table
-
-
-def _video_table(videos: dict[str, _Summary]) -> Table:
-    table = Table(Column("video", overflow="fold"), "object", "frames", "at once", "best score")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for name, summary in videos.items():
-        shown = visible(name)
-        for seen, frames in summary.seen_in.most_common():
-            counted = f"{frames} of {summary.frames}"
-            table.add_row(shown, seen, counted, str(summary.most[seen]), f"{summary.best[seen]:.2f}")
-            shown = ""
-        if not summary.seen_in:
-            table.add_row(shown, "nothing found", f"0 of {summary.frames}", style="dim")
-        table.add_section()
-    return table

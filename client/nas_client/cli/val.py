@@ -77,8 +77,8 @@ def val(
         tuple[str, str] | None,
         typer.Option(help="Two models on the same pictures, and how sure their difference is.", show_default=False),
     ] = None,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.01,
-    iou_threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.7,
+    score_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.score,
+    iou_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.iou,
     max_detections: Annotated[int, typer.Option(min=1, max=contract.DETECTIONS)] = contract.DETECTIONS,
     ignore_unknown_classes: Annotated[
         bool,
@@ -117,7 +117,7 @@ def val(
     """
     if compare and (model or save_predictions or per_class or save_plots):
         raise typer.BadParameter("takes no --model, --csv, --plots or --save-predictions", param_hint="--compare")
-    asked = measure.Protocol(score_threshold, iou_threshold, max_detections)
+    asked = contract.Thresholds(score_threshold, iou_threshold, max_detections)
     with exit_codes(), contextlib.ExitStack() as stack:
         whole = _opened(data, images, split).limited(limit)
         detectors = [
@@ -131,7 +131,7 @@ def val(
         runs = []
         for detector, its in zip(detectors, categories, strict=True):
             shared = {label: id for label, id in its.items() if id in in_all}
-            runs.append(_run(detector, dataset, measure.predict(detector, dataset, shared, asked, in_flight, resume)))
+            runs.append(_run(detector, dataset, measure.ask(detector, dataset, shared, asked, in_flight, resume)))
         first = runs[0]
         if save_predictions:
             formats.write_atomic(save_predictions, json.dumps(first.predictions).encode())
@@ -148,7 +148,11 @@ def val(
             "pictures": len(dataset.pictures),
             "failed": failed,
             "retried": sum(run.retried for run in runs),
-            "protocol": asdict(asked),
+            "protocol": {
+                "score_threshold": asked.score,
+                "iou_threshold": asked.iou,
+                "max_detections": asked.max_detections,
+            },
             "models": [{"name": run.name, "pictures_per_second": run.rate, **_plain(run.metrics)} for run in runs],
             **({"difference": _numbers(asdict(difference))} if difference else {}),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,10 @@ from nas_eval.dataset import Dataset, Picture
 from nas_eval.downloads import cache_folder
 from nas_eval.metrics import Prediction, to_predictions
 
-from ..detection.detector import Detector, Model
-from ..errors import ClientError, ServerUnavailable
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is asked of the model: thresholds as the field validates with."""
-
-    score_threshold: float = 0.01
-    iou_threshold: float = 0.7
-    max_detections: int = contract.DETECTIONS
+from ..detection.detector import Detector
+from ..detection.models import Model
+from ..detection.outcomes import Failed
+from ..errors import ServerUnavailable
 
 
 @dataclass(frozen=True)
@@ -37,11 +30,11 @@ class Answer:
     resumed: bool = False
 
 
-def predict(
+def ask(
     detector: Detector,
     dataset: Dataset,
     categories: Mapping[int, int],
-    protocol: Protocol,
+    thresholds: contract.Thresholds,
     in_flight: int,
     resume: bool = True,
 ) -> Generator[Answer, None, None]:
@@ -51,14 +44,14 @@ def predict(
         detector: of the model.
         dataset: whose pictures.
         categories: category id of each label; other labels are left out.
-        protocol: thresholds.
+        thresholds: of every request.
         in_flight: requests at a time.
         resume: begin with what an interrupted run of the same model, data and thresholds was answered.
 
     Raises:
         ServerUnavailable: when the server goes away; what was answered is kept.
     """
-    path = _kept(detector.model, dataset, categories, protocol)
+    path = _kept(detector.model, dataset, categories, thresholds)
     known = _read(path) if resume else {}
     for picture in dataset.pictures:
         if picture.id in known:
@@ -70,16 +63,16 @@ def predict(
             missing,
             lambda picture: picture.path,
             in_flight=in_flight,
-            score_threshold=protocol.score_threshold,
-            iou_threshold=protocol.iou_threshold,
-            max_detections=protocol.max_detections,
+            score_threshold=thresholds.score,
+            iou_threshold=thresholds.iou,
+            max_detections=thresholds.max_detections,
         ):
-            if isinstance(outcome.error, ServerUnavailable):
-                raise ServerUnavailable(
-                    f"{outcome.error} The same command goes on where this one stopped."
-                ) from outcome.error
-            if outcome.detections is None:
-                yield Answer(outcome.item, [], outcome.error or ClientError("no answer"))
+            if isinstance(outcome, Failed):
+                if isinstance(outcome.error, ServerUnavailable):
+                    raise ServerUnavailable(
+                        f"{outcome.error} The same command goes on where this one stopped."
+                    ) from outcome.error
+                yield Answer(outcome.item, [], outcome.error)
                 continue
             found = outcome.detections
             predictions = to_predictions(found.boxes_xyxy, found.scores, found.labels, outcome.item.id, categories)
@@ -89,7 +82,7 @@ def predict(
     path.unlink(missing_ok=True)
 
 
-def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], protocol: Protocol) -> Path:
+def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], thresholds: contract.Thresholds) -> Path:
     """Where answers are kept: another model, version, data set or threshold is another file."""
     files = [(picture.id, str(picture.path), picture.path.stat().st_size) for picture in dataset.pictures]
     identity: Any = [
@@ -98,7 +91,7 @@ def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], protoco
         model.parameters,
         files,
         sorted(categories.items()),
-        sorted(protocol.__dict__.items()),
+        sorted(asdict(thresholds).items()),
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return cache_folder() / "validation" / f"{model.name}-{digest[:16]}.jsonl"

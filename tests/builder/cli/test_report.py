@@ -1,17 +1,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nas_build import Options, pipeline
+from nas_build import pipeline
+
+from support.builds import Built
 
 
 def report_of(repository: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "nas-build", "report", *arguments, "--model-repository", repository]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the model in both precisions."""
+    folder = tmp_path_factory.mktemp("both")
+    shutil.copytree(built.folder, folder, dirs_exist_ok=True)
+    pipeline.build(replace(built.options, precision="fp16", model_repository=folder))
+    return folder
 
 
 def test_report(repository: Path) -> None:
@@ -29,13 +42,11 @@ def test_report(repository: Path) -> None:
     half = report_of(repository, "yolo_nas_s_fp16")
     assert half.returncode == 0 and "fp16" in half.stdout and "Ranges" not in half.stdout
     missing = report_of(repository, "nope")
-    assert missing.returncode == 1 and "no model nope" in missing.stderr and "yolo_nas_m_fp16" in missing.stderr
+    assert missing.returncode == 1 and "no model nope" in missing.stderr and "yolo_nas_s_fp16" in missing.stderr
 
 
-def test_the_table_of_a_build_shows_the_loss(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options("demo", "s", "int8", model_repository=repository)
-    assert not pipeline.build(options).built
-    command = [Path(sys.executable).parent / "nas-build", "--weights", "demo", "--precision", "int8"]
+def test_the_table_of_a_build_shows_the_loss(repository: Path, quarter_checkpoint: Path) -> None:
+    command = [Path(sys.executable).parent / "nas-build", "--weights", quarter_checkpoint, "--precision", "int8"]
     command += ["--target", "openvino", "--model-repository", repository]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=True)
     assert "mAP loss" in done.stdout and "nas-build report yolo_nas_s_int8" in done.stdout

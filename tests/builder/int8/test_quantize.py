@@ -20,6 +20,7 @@ from nas_eval.coco_names import COCO_NAMES
 from nas_eval.dataset import Dataset, unlabelled
 from onnx import numpy_helper
 
+from support.builds import Heard
 from support.samples import PICTURES
 
 NAMES = COCO_NAMES
@@ -28,17 +29,6 @@ NAMES = COCO_NAMES
 @pytest.fixture(scope="module")
 def quantizer(quantizer_of: Callable[[Scheme], Quantizer]) -> Quantizer:
     return quantizer_of(UNSIGNED)
-
-
-class Heard(BuildProgress):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.warnings: list[str] = []
-
-    def warn(self, message: str, *, options: tuple[str, ...] = ()) -> None:
-        self.warnings.append(message)
 
 
 def without_tails(quantizer: Quantizer) -> onnx.ModelProto:

@@ -34,7 +34,6 @@ from support.samples import PICTURES
 
 BIN = Path(sys.executable).parent
 FP16, INT8 = "yolo_nas_s_fp16", "yolo_nas_s_int8"
-PROTOCOL = contract.Thresholds(score=0.01, iou=0.7)
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +88,9 @@ def measured(server: Server, *arguments: object) -> dict[str, Any]:
 
 def in_process(network: YoloNAS, dataset: Dataset) -> metrics.Metrics:
     categories = dataset.categories_of(list(dataset.class_names.values()))
-    return metrics.evaluate(
-        dataset,
-        predict.on_dataset(
-            predict.in_pytorch(EndToEnd(network, COCO, torch.float32)), COCO.letterbox, dataset, categories, PROTOCOL
-        ),
-    )
+    detect = predict.in_pytorch(EndToEnd(network, COCO, torch.float32))
+    thresholds = contract.VALIDATION_THRESHOLDS
+    return metrics.evaluate(dataset, predict.on_dataset(detect, COCO.letterbox, dataset, categories, thresholds))
 
 
 def assert_the_paths_agree(server: Server, network: YoloNAS, *arguments: object, dataset: Dataset) -> None:
@@ -104,7 +100,7 @@ def assert_the_paths_agree(server: Server, network: YoloNAS, *arguments: object,
     assert grpc["pictures"] == reference.pictures and grpc["objects"] == reference.objects
     with Detector(f"http://{server.http_url}", model=FP16) as detector:  # the same over HTTP
         categories = dataset.categories_of(detector.class_names)
-        answers = measure.predict(detector, dataset, categories, measure.Protocol(), in_flight=4)
+        answers = measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4)
         http = metrics.evaluate(dataset, [one for answer in answers for one in answer.predictions])
     assert http.map_50_95 == grpc["map_50_95"]
 
@@ -184,7 +180,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path,
         categories = dataset.categories_of(detector.class_names)
 
         def run(**options: Any) -> Any:
-            return measure.predict(detector, dataset, categories, measure.Protocol(), 1, **options)
+            return measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, 1, **options)
 
         stopped = run()
         for _ in range(5):

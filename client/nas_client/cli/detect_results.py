@@ -1,0 +1,151 @@
+"""Where nas-client detect puts what it found: files, tables, lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from ..output import formats
+from ..output.formats import Found
+from .terminal import OUT, visible
+
+
+class FileNames:
+    """File names for what is saved; a name that was used gets a number."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def take(self, file_name: str, suffixes: Collection[str], default: str) -> str:
+        path = Path(file_name)
+        suffix = path.suffix if path.suffix.lower() in suffixes else default
+        name, number = f"{path.stem}{suffix}", 2
+        while name in self._used:
+            name, number = f"{path.stem}_{number}{suffix}", number + 1
+        self._used.add(name)
+        return name
+
+
+class Results:
+    """Writes what was found: line by line where the format allows, else when it is closed.
+
+    Attributes:
+        quiet: nothing is printed on a terminal meanwhile, so that there is room for a bar.
+    """
+
+    def __init__(self, format: formats.Format, output: Path | None, class_names: tuple[str, ...]) -> None:
+        self._format, self._output, self._class_names = format, output, class_names
+        self._found: list[Found] = []
+        self._videos: dict[str, _VideoSummary] = {}
+        self._names = FileNames()
+        self._stack = contextlib.ExitStack()
+        self._file: IO[bytes] | None = None
+        self._one_file_each = format == "yolo" and output is not None
+        self._by_line = format in formats.BY_LINE and not self._one_file_each
+        self.quiet = output is not None or not self._by_line or not sys.stdout.isatty()
+        if self._by_line:
+            if output is not None:
+                self._file = self._stack.enter_context(formats.atomic(output))
+            self._print(formats.BY_LINE[format][0])
+
+    def add(self, found: Found) -> None:
+        """Take a result, in order."""
+        if self._one_file_each:
+            stem = Path(found.source.file_name).stem + ("" if found.frame is None else f"_{found.frame:06d}")
+            assert self._output is not None
+            target = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
+            formats.write_atomic(target, formats.yolo_lines(found).encode())
+        elif self._by_line:
+            self._print(formats.BY_LINE[self._format][1](found))
+        elif self._format == "table" and found.frame is not None:
+            self._videos.setdefault(found.source.name, _VideoSummary()).add(found)
+        else:
+            self._found.append(found)
+
+    def close(self) -> None:
+        """Write what is left."""
+        with self._stack:
+            if self._format in formats.WHOLE:
+                self._print(formats.WHOLE[self._format](self._found, self._class_names))
+            elif self._format == "table":
+                self._print_tables()
+
+    def _print(self, text: str) -> None:
+        if self._file is not None:
+            self._file.write(text.encode())
+        elif self._output is not None:
+            formats.write_atomic(self._output, text.encode())
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _print_tables(self) -> None:
+        tables = [_table(self._found)] if self._found else []
+        tables += [_video_table(self._videos)] if self._videos else []
+        if self._output is None:
+            for table in tables:
+                OUT.print(table)
+            return
+        console = Console(file=io.StringIO(), width=120, markup=False, emoji=False)
+        for table in tables:
+            console.print(table)
+        self._print(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+@dataclass
+class _VideoSummary:
+    """What was seen in a video."""
+
+    frames: int = 0
+    seen_in: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
+    best: dict[str, float] = field(default_factory=dict)
+
+    def add(self, found: Found) -> None:
+        self.frames += 1
+        for name, count in Counter(found.detections.names).items():
+            self.seen_in[name] += 1
+            self.most[name] = max(self.most[name], count)
+        for name, score in zip(found.detections.names, found.detections.scores.tolist(), strict=True):
+            self.best[name] = max(self.best.get(name, 0.0), score)
+
+
+def _table(found: list[Found]) -> Table:
+    table = Table(Column("picture", overflow="fold"), "object", "score", "left", "top", "right", "bottom")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for one in found:
+        plain = one.detections.to_dict()
+        picture = visible(one.name)
+        for box, score, name in zip(plain["boxes_xyxy"], plain["scores"], plain["names"], strict=True):
+            table.add_row(picture, name, f"{score:.2f}", *(f"{value:.0f}" for value in box))
+            picture = ""
+        if not len(one.detections):
+            table.add_row(picture, "nothing found", *[""] * 5, style="dim")
+        table.add_section()
+    return table
+
+
+def _video_table(videos: dict[str, _VideoSummary]) -> Table:
+    table = Table(Column("video", overflow="fold"), "object", "frames", "at once", "best score")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, summary in videos.items():
+        shown = visible(name)
+        for seen, frames in summary.seen_in.most_common():
+            counted = f"{frames} of {summary.frames}"
+            table.add_row(shown, seen, counted, str(summary.most[seen]), f"{summary.best[seen]:.2f}")
+            shown = ""
+        if not summary.seen_in:
+            table.add_row(shown, "nothing found", f"0 of {summary.frames}", style="dim")
+        table.add_section()
+    return table
