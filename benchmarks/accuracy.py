@@ -28,11 +28,12 @@ from typing import Any
 import cv2
 import numpy as np
 from common import cpu_name, measure
-from nas_build import Int8Options, Options, bundled, pictures, pipeline
+from nas_build import Int8Options, Options, pipeline
 from nas_build.cli.display import Display
 from nas_build.graph import predict
 from nas_build.graph.exact import Exact
 from nas_build.graph.export import Exported
+from nas_build.inputs import bundled, calibration_data
 from nas_build.int8 import calibrate, rounding
 from nas_build.int8.qdq import insert_qdq
 from nas_build.int8.quantizer import Quantizer
@@ -121,7 +122,7 @@ def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> 
 
 def plain_int8(exported: Exported, calibration: Sequence[Path]) -> Exact:
     """What everybody's first int8 is: the largest value seen, the nearest weight, every convolution."""
-    observed = calibrate.observe(exported.reference, pictures.canvases(calibration, COCO.letterbox))
+    observed = calibrate.observe(exported.reference, calibration_data.canvases(calibration, COCO.letterbox))
     quantizer = Quantizer(exported, observed, UNSIGNED)
     rounded = {name: rounding.nearest(quantizer.weights_of(name)) for name in observed}
     return Exact(insert_qdq(exported.graph, quantizer.grids("max"), rounded))
@@ -152,7 +153,7 @@ def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folde
         Row(variant, "plain max calibration, in process", "int8", None, []),
     ]
     rows[0].predictions = in_process("float32", predict.in_pytorch(exported.float32), dataset, categories)
-    plain = plain_int8(exported, pictures.find(int8))
+    plain = plain_int8(exported, calibration_data.find(int8))
     rows[1].predictions = in_process("plain int8", lambda canvas: plain(canvas).candidates, dataset, categories)
     data = (bundled.folder() / "bus.jpg").read_bytes()
     with Server(folder, models=names) as server:

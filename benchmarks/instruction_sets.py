@@ -77,8 +77,8 @@ def correlations(expected: list[np.ndarray], got: list[np.ndarray]) -> list[floa
 def reference(pictures: list[np.ndarray], samples: list[np.ndarray], folder: Path) -> None:
     """What the network says in float64, to a file."""
     import torch
-    from nas_build import bundled
     from nas_build.graph.export import EndToEnd, top_candidates
+    from nas_build.inputs import bundled
     from nas_build.yolo_nas import checkpoint
     from nas_build.yolo_nas.processing import COCO
 

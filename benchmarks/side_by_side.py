@@ -124,8 +124,8 @@ def onnxruntime(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
 @contextlib.contextmanager
 def pytorch(models: Models, data: bytes) -> Iterator[Callable[[int], Run]]:
     import torch
-    from nas_build import bundled
     from nas_build.graph.export import top_candidates
+    from nas_build.inputs import bundled
     from nas_build.yolo_nas import checkpoint
 
     network = checkpoint.load(bundled.folder() / bundled.DEMO_CHECKPOINT).network()

@@ -26,7 +26,9 @@ from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, QUARTER_PROCE
 _SERVERS = {"server", "docker", "chaos", "gpu", "fuzz"}  # folders whose tests start programs that take their time
 # The large networks have random weights: their builds take minutes enough without trying all methods.
 QUICKLY = Int8Options(calibration_pictures=2, calibration_method="percentile-99.999")
-_HEAVY = {"six_builds", "repository", "server", "engine"}  # fixtures
+# Fixtures that take longer than `make quick` should.
+_HEAVY = {"six_builds", "repository", "server", "engine", "networks", "checkpoints", "exported", "graph", "built"}
+_HEAVY |= {"quarter_checkpoint", "small_checkpoint"}
 _LONGEST = ["client", "builder"]  # folders
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from nas_ensembles import contract, integrity
 from nas_eval.dataset import unlabelled
 
-from . import build_key, pictures, targets
+from . import targets
 from .errors import BuildError
+from .inputs import build_key, calibration_data
 from .options import Options
 from .progress import SILENT, BuildProgress
 from .repository import install
@@ -84,8 +85,8 @@ class _Build:
     def __init__(self, options: Options, progress: BuildProgress, target: Target) -> None:
         self.options, self.progress, self.target = options, progress, target
         self.file = weights.resolve(options.weights, options.variant, progress)
-        self.pictures = pictures.find(options.int8, progress)
-        self.labelled = pictures.labelled(options.int8, progress) if options.precision == "int8" else None
+        self.pictures = calibration_data.find(options.int8, progress)
+        self.labelled = calibration_data.labelled(options.int8, progress) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)
         asked = options.queue_delay_us
         self.queue_delay_us = target.queue_delay_us if asked is None else asked
@@ -115,7 +116,7 @@ class _Build:
         from .graph import check
 
         self.limits = check.FP16_LIMITS
-        self.pictures = pictures.readable(self.pictures, self.progress)
+        self.pictures = calibration_data.readable(self.pictures, self.progress)
         self.export()
         if self.options.precision == "int8":
             self.quantize()
@@ -156,11 +157,11 @@ class _Build:
                 "Give a hundred pictures like those it will see.",
                 options=("int8.calibration",),
             )
-        elif len(self.pictures) < pictures.FEW and not self.labelled:
+        elif len(self.pictures) < calibration_data.FEW and not self.labelled:
             self.progress.warn(
                 f"{len(self.pictures)} pictures are too few to hold some out: int8's loss is measured on the same ones."
             )
-        calibration, measuring = (self.pictures, []) if self.labelled else pictures.hold_out(self.pictures)
+        calibration, measuring = (self.pictures, []) if self.labelled else calibration_data.hold_out(self.pictures)
         held_out = self.labelled or unlabelled("held-out pictures", measuring, self.class_names)
         scheme, int8 = self.target.scheme, self.options.int8
         settings = quantize.Settings(calibration, held_out, scheme, int8.calibration_method, int8.budget)
@@ -174,9 +175,9 @@ class _Build:
         from .graph import check, exact
 
         graph = exact.Exact(self.graph)
-        chosen = pictures.spread(self.pictures, _CHECK_PICTURES)
+        chosen = calibration_data.spread(self.pictures, _CHECK_PICTURES)
         with self.progress.step("check", len(chosen)):
-            canvases = self.progress.over(pictures.canvases(chosen, self.processing.letterbox))
+            canvases = self.progress.over(calibration_data.canvases(chosen, self.processing.letterbox))
             agreement = check.compare(graph, self.exported.reference, canvases)
             check.require(agreement, self.limits, self.name)
         self.measured["agreement"] = asdict(agreement)

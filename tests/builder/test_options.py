@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nas_build import Int8Options, OptionError, Options, TensorRTOptions, build_key
+from nas_build import Int8Options, OptionError, Options, TensorRTOptions
+from nas_build.inputs import build_key
 from nas_build.options import _DECIDES_NOTHING, _FOUND_IN, entries_found, key_entries
 
 from support.samples import DEMO, PICTURES

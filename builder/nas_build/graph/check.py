@@ -17,8 +17,8 @@ from nas_ensembles.known_answer import KnownAnswer
 from nas_ensembles.letterbox import LetterboxSpec
 from numpy.typing import NDArray
 
-from .. import bundled, pictures
 from ..errors import DisagreementError
+from ..inputs import bundled, calibration_data
 from .boxes import iou
 from .exact import Outputs
 from .export import EndToEnd, top_candidates
@@ -136,7 +136,7 @@ def ask(graph: Callable[[NDArray[np.uint8]], Outputs], spec: LetterboxSpec) -> K
         graph: an `exact.Exact`.
         spec: of the model.
     """
-    (canvas,) = pictures.canvases([bundled.folder() / _PICTURE], spec)
+    (canvas,) = calibration_data.canvases([bundled.folder() / _PICTURE], spec)
     height, width = spec.size_hw[0] // known_answer.BLOCK, spec.size_hw[1] // known_answer.BLOCK
     blocks = canvas.reshape(3, height, known_answer.BLOCK, width, known_answer.BLOCK).mean(axis=(2, 4)).round()
     picture = np.ascontiguousarray(blocks.astype(np.uint8).transpose(1, 2, 0))

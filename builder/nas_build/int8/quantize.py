@@ -10,11 +10,11 @@ from typing import Any
 import onnx
 from nas_eval.dataset import Dataset
 
-from .. import pictures
 from ..errors import CalibrationError
 from ..graph import openvino_runner
 from ..graph.check import Limits
 from ..graph.export import Exported
+from ..inputs import calibration_data
 from ..options import CalibrationMethod
 from ..progress import BuildProgress
 from . import calibrate
@@ -136,7 +136,7 @@ def _calibrated(exported: Exported, settings: Settings, progress: BuildProgress)
     """Ranges seen and weights rounded."""
     paths = settings.calibration
     with progress.step("calibrate", len(paths)):
-        canvases = pictures.canvases(paths, exported.processing.letterbox)
+        canvases = calibration_data.canvases(paths, exported.processing.letterbox)
         observed = calibrate.observe(exported.reference, progress.over(canvases), len(paths))
     with progress.step("round weights", len(observed)):
         return Quantizer(exported, observed, settings.scheme, progress)
@@ -190,7 +190,7 @@ def _latency(exported: Exported, settings: Settings, choice: _Choice, progress: 
     """What keeping convolutions costs on this machine; nothing if none is kept."""
     if not choice.kept:
         return {}
-    canvas = next(pictures.canvases(settings.calibration[:1], exported.processing.letterbox))
+    canvas = next(calibration_data.canvases(settings.calibration[:1], exported.processing.letterbox))
     with progress.step("latency"):
         ratio = openvino_runner.latency_ratio(choice.graph, choice.all_int8, canvas)
     return {"latency_ratio": round(ratio, 3)}

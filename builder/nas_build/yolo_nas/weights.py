@@ -7,8 +7,8 @@ from pathlib import Path
 from nas_eval import errors as eval_errors
 from nas_eval.downloads import Download, cache_folder, fetch
 
-from .. import bundled
 from ..errors import CheckpointError, DownloadError
+from ..inputs import bundled
 from ..options import VARIANTS, Variant
 from ..progress import BuildProgress
 

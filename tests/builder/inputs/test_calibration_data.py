@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nas_build import CalibrationError, Int8Options
 from nas_build.errors import DownloadError
-from nas_build.pictures import find, hold_out, labelled, spread
+from nas_build.inputs.calibration_data import find, hold_out, labelled, spread
 from nas_eval.downloadable import DOWNLOADABLE, YoloArchive
 from nas_eval.downloads import Download
 

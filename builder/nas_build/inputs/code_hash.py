@@ -11,7 +11,7 @@ from pathlib import Path
 import nas_ensembles
 import nas_eval
 
-_BUILDER = Path(__file__).parent
+_BUILDER = Path(__file__).parents[1]
 _EVALUATION = Path(nas_eval.__file__).parent
 # Left out, so that a new module counts until it is named here.
 _DECIDE_NOTHING = (

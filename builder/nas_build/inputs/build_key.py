@@ -12,8 +12,8 @@ from typing import Any
 from nas_eval.dataset import Dataset
 from nas_eval.downloads import file_sha256
 
-from . import sources
-from .options import Options, key_entries
+from ..options import Options, key_entries
+from . import code_hash
 
 _LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
 
@@ -39,7 +39,7 @@ def collect(options: Options, checkpoint: Path, pictures: Sequence[Path], labell
         "validation": _hashes([picture.path for picture in labelled.pictures]) if labelled else None,
         "truth_sha256": _sha256(labelled.truth) if labelled else None,
         "versions": {library: metadata.version(library) for library in _LIBRARIES},
-        "sources_sha256": sources.sha256(),
+        "sources_sha256": code_hash.sha256(),
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
-_PLACES = (Path(__file__).parent / "samples", Path(__file__).parents[2] / "samples")
+_PLACES = (Path(__file__).parents[1] / "samples", Path(__file__).parents[3] / "samples")
 DEMO_CHECKPOINT = "yolo_nas_s_demo.safetensors"
 
 

@@ -15,10 +15,10 @@ from nas_eval.downloadable import DOWNLOADABLE
 from nas_eval.open_dataset import has_splits, open_dataset
 from numpy.typing import NDArray
 
+from ..errors import CalibrationError, DownloadError
+from ..options import Int8Options
+from ..progress import SILENT, BuildProgress
 from . import bundled
-from .errors import CalibrationError, DownloadError
-from .options import Int8Options
-from .progress import SILENT, BuildProgress
 
 _OPTION = ("int8.calibration",)
 FEW = 8  # pictures are too few to hold some out
