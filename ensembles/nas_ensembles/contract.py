@@ -63,7 +63,7 @@ THRESHOLDS = (SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS)
 
 # Between the composing models.
 IMAGES = Tensor("images", "UINT8", (3, "H", "W"))  # RGB, letterboxed
-GEOMETRY = Tensor("geometry", "FP32", (5,))  # scale, pad left, pad top, image width, image height
+GEOMETRY = Tensor("geometry", "FP32", (6,))  # scale x and y, pad left and top, image width and height
 CANDIDATE_BOXES = Tensor("candidate_boxes", "FP32", ("K", 4))  # xyxy in canvas pixels
 CANDIDATE_SCORES = Tensor("candidate_scores", "FP32", ("K",))  # falling
 CANDIDATE_LABELS = Tensor("candidate_labels", "INT32", ("K",))

@@ -19,15 +19,17 @@ class LetterboxSpec:
 
     Attributes:
         size_hw: canvas height and width in pixels.
-        fit_hw: the picture is scaled, up or down, to the largest size that fits this box.
+        fit_hw: the picture is scaled, up or down, to the largest size that fits this box, or stretched to fill it.
         pad_value: grey of the rest, 0 to 255.
         placement: "center" (odd rests go right and below) or "top_left".
+        stretch: give up the picture's proportions.
     """
 
     size_hw: tuple[int, int] = (640, 640)
     fit_hw: tuple[int, int] = (636, 636)
     pad_value: int = 114
     placement: Placement = "center"
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         if min(self.fit_hw) < 1 or any(fit > size for fit, size in zip(self.fit_hw, self.size_hw, strict=True)):
@@ -48,7 +50,9 @@ class LetterboxSpec:
         """Undo `to_dict` after a trip through JSON."""
         height, width = values["size_hw"]
         fit_height, fit_width = values["fit_hw"]
-        return cls((height, width), (fit_height, fit_width), values["pad_value"], values["placement"])
+        return cls(
+            (height, width), (fit_height, fit_width), values["pad_value"], values["placement"], values["stretch"]
+        )
 
 
 class Letterboxed(NamedTuple):
@@ -56,27 +60,28 @@ class Letterboxed(NamedTuple):
 
     Attributes:
         canvas: (H, W, 3) uint8.
-        scale: canvas pixels per picture pixel.
+        scale_xy: canvas pixels per picture pixel.
         pad_xy: left and top in canvas pixels.
     """
 
     canvas: NDArray[np.uint8]
-    scale: float
+    scale_xy: tuple[float, float]
     pad_xy: tuple[int, int]
 
 
 def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
-    """Fit a picture into the canvas without distorting it.
+    """Fit a picture into the canvas.
 
-    The picture is resized (bilinear) to the largest size within `spec.fit_hw`, sides rounded half to even; the rest
-    is grey. COCO YOLO-NAS: fit 636, size 640, pad 114 (super-gradients `training/processing/processing.py`).
+    The picture is resized (bilinear) to the largest size within `spec.fit_hw`, sides rounded half to even, or to that
+    size itself; the rest is grey. COCO YOLO-NAS: fit 636, size 640, pad 114 (super-gradients
+    `training/processing/processing.py`).
 
     Args:
         image: (H, W, 3) uint8.
         spec: the canvas.
 
     Returns:
-        canvas (size, size, 3) uint8 in the picture's channel order; scale in canvas px per picture px;
+        canvas (size, size, 3) uint8 in the picture's channel order; scale_xy in canvas px per picture px;
         pad_xy (left, top) in canvas px. Undo with `unletterbox`.
 
     Raises:
@@ -85,8 +90,10 @@ def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image must be (H, W, 3) uint8 and not empty, got {image.shape} {image.dtype}")
     height, width = image.shape[:2]
-    scale = min(spec.fit_hw[0] / height, spec.fit_hw[1] / width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    scale_y, scale_x = spec.fit_hw[0] / height, spec.fit_hw[1] / width
+    if not spec.stretch:
+        scale_y = scale_x = min(scale_y, scale_x)
+    new_height, new_width = max(1, round(height * scale_y)), max(1, round(width * scale_x))
     left, top = 0, 0
     if spec.placement == "center":
         left, top = (spec.size_hw[1] - new_width) // 2, (spec.size_hw[0] - new_height) // 2
@@ -94,7 +101,7 @@ def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
     window = canvas[top : top + new_height, left : left + new_width]
     # OpenCV writes into the window in place: it is a view with the canvas's row step.
     cv2.resize(image, (new_width, new_height), dst=window, interpolation=cv2.INTER_LINEAR)
-    return Letterboxed(canvas, scale, (left, top))
+    return Letterboxed(canvas, (scale_x, scale_y), (left, top))
 
 
 def to_planes(canvas: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
@@ -104,19 +111,21 @@ def to_planes(canvas: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
 
 
 def unletterbox(
-    boxes_xyxy: NDArray[np.float32], scale: float, pad_xy: tuple[float, float], image_wh: tuple[float, float]
+    boxes_xyxy: NDArray[np.float32],
+    scale_xy: tuple[float, float],
+    pad_xy: tuple[float, float],
+    image_wh: tuple[float, float],
 ) -> NDArray[np.float32]:
     """Bring boxes from canvas pixels to picture pixels, clipped to the picture.
 
     Args:
         boxes_xyxy: (N, 4) float32 in canvas pixels.
-        scale: canvas pixels per picture pixel, as `letterbox` gave it.
+        scale_xy: canvas pixels per picture pixel, as `letterbox` gave it.
         pad_xy: left and top in canvas pixels.
         image_wh: width and height of the picture in pixels.
 
     Returns:
         (N, 4) float32, xyxy in picture pixels.
     """
-    pad = np.array([*pad_xy, *pad_xy], np.float32)
-    limit = np.array([*image_wh, *image_wh], np.float32)
-    return np.clip((boxes_xyxy - pad) / np.float32(scale), 0, limit).astype(np.float32, copy=False)
+    scale, pad, limit = (np.array([*pair, *pair], np.float32) for pair in (scale_xy, pad_xy, image_wh))
+    return np.clip((boxes_xyxy - pad) / scale, 0, limit).astype(np.float32, copy=False)

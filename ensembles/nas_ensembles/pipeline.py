@@ -20,8 +20,8 @@ class Prepared(NamedTuple):
 
     Attributes:
         canvas: (3, H, W) uint8 RGB.
-        geometry: (5,) float32: canvas pixels per picture pixel, left and top in canvas pixels, width and height of the
-            picture in pixels.
+        geometry: (6,) float32: canvas pixels per picture pixel along x and y, left and top in canvas pixels, width and
+            height of the picture in pixels.
     """
 
     canvas: NDArray[np.uint8]
@@ -70,7 +70,7 @@ def prepare(image: NDArray[np.uint8], spec: LetterboxSpec, out: NDArray[np.uint8
     boxed = letterbox(image, spec)
     canvas = np.empty((3, *spec.size_hw), np.uint8) if out is None else out
     to_planes(boxed.canvas, canvas)
-    return Prepared(canvas, np.array([boxed.scale, *boxed.pad_xy, image.shape[1], image.shape[0]], np.float32))
+    return Prepared(canvas, np.array([*boxed.scale_xy, *boxed.pad_xy, image.shape[1], image.shape[0]], np.float32))
 
 
 def finish(candidates: Candidates, geometry: NDArray[np.float32], thresholds: Thresholds) -> Detected:
@@ -78,10 +78,10 @@ def finish(candidates: Candidates, geometry: NDArray[np.float32], thresholds: Th
 
     Args:
         candidates: of the engine.
-        geometry: (5,) from `prepare`.
+        geometry: (6,) from `prepare`.
         thresholds: of the request.
     """
     kept = nms.select(*candidates, thresholds)
-    scale, left, top, width, height = geometry.tolist()
-    boxes = unletterbox(candidates.boxes[kept], scale, (left, top), (width, height))
+    scale_x, scale_y, left, top, width, height = geometry.tolist()
+    boxes = unletterbox(candidates.boxes[kept], (scale_x, scale_y), (left, top), (width, height))
     return Detected(boxes, candidates.scores[kept], candidates.labels[kept])

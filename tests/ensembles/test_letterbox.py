@@ -9,6 +9,7 @@ from nas_ensembles.letterbox import LetterboxSpec, letterbox, to_planes, unlette
 
 COCO = LetterboxSpec()
 BOTTOM_RIGHT = LetterboxSpec((640, 640), (640, 640), 114, "top_left")
+STRETCHED = LetterboxSpec((320, 640), (300, 640), 0, "top_left", stretch=True)
 # height, width -> new height, new width, left, top; worked out by hand from the rules:
 # scale = min(636 / h, 636 / w), Python's round (half to even), left and top = floor(rest / 2).
 GOLDEN = {
@@ -32,7 +33,7 @@ def test_letterbox_golden_geometry(hw: tuple[int, int]) -> None:
     expected[top : top + new_h, left : left + new_w] = 255
     np.testing.assert_array_equal(boxed.canvas, expected)
     assert boxed.pad_xy == (left, top)
-    assert boxed.scale == min(636 / hw[0], 636 / hw[1])
+    assert boxed.scale_xy == (min(636 / hw[0], 636 / hw[1]),) * 2
 
 
 def test_letterbox_pixels_are_cv2_bilinear() -> None:
@@ -44,28 +45,36 @@ def test_letterbox_pixels_are_cv2_bilinear() -> None:
 
 def test_letterbox_top_left() -> None:
     boxed = letterbox(np.zeros((320, 640, 3), np.uint8), BOTTOM_RIGHT)
-    assert boxed.pad_xy == (0, 0) and boxed.scale == 1.0
+    assert boxed.pad_xy == (0, 0) and boxed.scale_xy == (1.0, 1.0)
     assert (boxed.canvas[:320] == 0).all() and (boxed.canvas[320:] == 114).all()
+
+
+def test_stretched_pictures_fill_their_place() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (123, 77, 3), dtype=np.uint8)
+    boxed = letterbox(image, STRETCHED)
+    resized = cv2.resize(image, (640, 300), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(boxed.canvas[:300], resized)
+    assert (boxed.canvas[300:] == 0).all() and boxed.scale_xy == (640 / 77, 300 / 123)
 
 
 sides = st.integers(1, 3000)
 
 
 @settings(deadline=None, max_examples=60)
-@given(sides, sides, st.sampled_from([COCO, BOTTOM_RIGHT]), st.data())
+@given(sides, sides, st.sampled_from([COCO, BOTTOM_RIGHT, STRETCHED]), st.data())
 def test_unletterbox_restores_boxes(h: int, w: int, spec: LetterboxSpec, data: st.DataObject) -> None:
     boxed = letterbox(np.zeros((h, w, 3), np.uint8), spec)
     x1, x2 = sorted(data.draw(st.tuples(st.floats(0, w), st.floats(0, w))))
     y1, y2 = sorted(data.draw(st.tuples(st.floats(0, h), st.floats(0, h))))
     box = np.array([[x1, y1, x2, y2]])
-    on_canvas = (box * boxed.scale + [*boxed.pad_xy, *boxed.pad_xy]).astype(np.float32)
-    restored = unletterbox(on_canvas, boxed.scale, boxed.pad_xy, (w, h))
-    np.testing.assert_allclose(restored, box, atol=1e-4 / boxed.scale + 1e-4 * max(h, w))
+    on_canvas = (box * [*boxed.scale_xy, *boxed.scale_xy] + [*boxed.pad_xy, *boxed.pad_xy]).astype(np.float32)
+    restored = unletterbox(on_canvas, boxed.scale_xy, boxed.pad_xy, (w, h))
+    np.testing.assert_allclose(restored, box, atol=1e-4 / min(boxed.scale_xy) + 1e-4 * max(h, w))
 
 
 def test_unletterbox_clips_to_the_picture() -> None:
     boxes = np.array([[-50, -50, 900, 900]], np.float32)
-    np.testing.assert_array_equal(unletterbox(boxes, 0.5, (10, 20), (300, 200)), [[0, 0, 300, 200]])
+    np.testing.assert_array_equal(unletterbox(boxes, (0.5, 0.5), (10, 20), (300, 200)), [[0, 0, 300, 200]])
 
 
 def test_to_planes_is_a_transpose() -> None:
@@ -98,5 +107,5 @@ def test_spec_names_what_is_wrong(arguments: dict) -> None:
 def test_spec_survives_json() -> None:
     import json
 
-    spec = LetterboxSpec((320, 640), (300, 620), 0, "top_left")
-    assert LetterboxSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    for spec in (LetterboxSpec((320, 640), (300, 620), 0, "top_left"), STRETCHED):
+        assert LetterboxSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

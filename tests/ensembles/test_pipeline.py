@@ -13,7 +13,7 @@ def test_prepare_letterboxes_into_planes() -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 46, 3), np.uint8)
     canvas, geometry = prepare(image, SPEC)
     assert canvas.shape == (3, 64, 96) and canvas.dtype == np.uint8
-    np.testing.assert_array_equal(geometry, np.float32([2, 2, 2, 46, 30]))
+    np.testing.assert_array_equal(geometry, np.float32([2, 2, 2, 2, 46, 30]))
     assert (canvas[:, :2] == 114).all() and (canvas[:, :, -2:] == 114).all()
     again = np.zeros((3, 64, 96), np.uint8)
     assert prepare(image, SPEC, out=again).canvas is again
@@ -28,8 +28,8 @@ def test_prepare_refuses_what_is_no_picture() -> None:
 def test_finish_brings_the_best_back_to_the_picture() -> None:
     boxes = np.float32([[2, 2, 94, 62], [4, 2, 94, 62], [0, 0, 12, 12], [0, 0, 12, 12]])
     candidates = Candidates(boxes, np.float32([0.9, 0.8, 0.7, 0.1]), np.int32([1, 1, 1, 0]))
-    found = finish(candidates, np.float32([2, 2, 2, 46, 30]), Thresholds())
+    found = finish(candidates, np.float32([2, 2, 2, 2, 46, 30]), Thresholds())
     np.testing.assert_array_equal(found.boxes_xyxy, np.float32([[0, 0, 46, 30], [0, 0, 5, 5]]))
     np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.7]))
     assert found.labels.tolist() == [1, 1]
-    assert len(finish(candidates, np.float32([2, 2, 2, 46, 30]), Thresholds(max_detections=1)).scores) == 1
+    assert len(finish(candidates, np.float32([2, 2, 2, 2, 46, 30]), Thresholds(max_detections=1)).scores) == 1

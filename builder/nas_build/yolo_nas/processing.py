@@ -17,6 +17,10 @@ from nas_ensembles.letterbox import LetterboxSpec, Placement
 from ..errors import ProcessingError
 
 _PADDINGS: dict[str, Placement] = {"DetectionCenterPadding": "center", "DetectionBottomRightPadding": "top_left"}
+_GEOMETRIC = (
+    *("DetectionLongestMaxSizeRescale", "DetectionRescale"),
+    *("DetectionCenterPadding", "DetectionBottomRightPadding", "DetectionAutoPadding"),
+)
 _IDENTITY = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
 
@@ -66,16 +70,20 @@ def compile_processing(params: Mapping[str, Any]) -> Processing:
 
 def _compile(params: Mapping[str, Any]) -> Processing:
     fit: tuple[int, int] | None = None
+    stretch = False
     padding: tuple[tuple[int, int], int, Placement] | None = None
     bgr = False
     multiply, add = _IDENTITY
     touched_values = False
     for name, arguments in _steps(params.get("image_processor")):
         match name:
-            case "DetectionLongestMaxSizeRescale" if fit is None and padding is None and not touched_values:
-                fit = _pair(name, arguments, "output_shape")
+            case "DetectionLongestMaxSizeRescale" | "DetectionRescale" if not (fit or padding or touched_values):
+                fit, stretch = _pair(name, arguments, "output_shape"), name == "DetectionRescale"
             case "DetectionCenterPadding" | "DetectionBottomRightPadding" if padding is None and not touched_values:
                 padding = _pair(name, arguments, "output_shape"), _grey(name, arguments), _PADDINGS[name]
+            case "DetectionAutoPadding" if fit and padding is None and not touched_values:
+                multiple = _pair(name, arguments, "shape_multiple")
+                padding = _rounded_up(fit, multiple), _grey(name, arguments), "top_left"
             case "ReverseImageChannels":
                 bgr = not bgr
                 multiply, add = _reversed(multiply), _reversed(add)
@@ -91,7 +99,7 @@ def _compile(params: Mapping[str, Any]) -> Processing:
             case "ImagePermute":
                 if (order := tuple(arguments.get("permutation", (2, 0, 1)))) != (2, 0, 1):
                     raise ProcessingError(f"ImagePermute: expected permutation (2, 0, 1), got {order}.")
-            case "DetectionLongestMaxSizeRescale" | "DetectionCenterPadding" | "DetectionBottomRightPadding":
+            case name if name in _GEOMETRIC:
                 raise ProcessingError(
                     f"{name} appears twice or out of order in the checkpoint's processing_params; "
                     "expected one rescale, then one padding, both before any change of values."
@@ -99,16 +107,17 @@ def _compile(params: Mapping[str, Any]) -> Processing:
             case _:
                 raise ProcessingError(
                     f"the checkpoint's processing_params hold the step {name!r}, which cannot be compiled; known are "
-                    "DetectionLongestMaxSizeRescale, DetectionCenterPadding, DetectionBottomRightPadding, "
-                    "ReverseImageChannels, StandardizeImage, NormalizeImage and ImagePermute. If the network works "
-                    "with COCO's preprocessing, build with that.",
+                    f"{', '.join(_GEOMETRIC)}, ReverseImageChannels, StandardizeImage, NormalizeImage and "
+                    "ImagePermute. If the network works with COCO's preprocessing, build with that.",
                     options=("processing=coco",),
                 )
+    if padding is None and fit is not None and stretch:
+        padding = fit, 0, "top_left"  # nothing is left to pad
     if fit is None or padding is None:
-        missing = "DetectionLongestMaxSizeRescale" if fit is None else "a padding to a fixed size"
+        missing = "a rescaling" if fit is None else "a padding to a fixed size"
         raise ProcessingError(f"the checkpoint's processing_params lack {missing}: the engine's input has one size.")
     try:
-        letterbox = LetterboxSpec(padding[0], fit, padding[1], padding[2])
+        letterbox = LetterboxSpec(padding[0], fit, padding[1], padding[2], stretch)
         thresholds = contract.Thresholds(
             score=_threshold(params, "conf", contract.Thresholds.score),
             iou=_threshold(params, "iou", contract.Thresholds.iou),
@@ -163,6 +172,14 @@ def _pair(name: str, arguments: Mapping[str, Any], key: str) -> tuple[int, int]:
         return int(height), int(width)
     except (KeyError, TypeError, ValueError):
         raise ProcessingError(f"{name}: expected {key} (height, width), got {arguments.get(key)!r}") from None
+
+
+def _rounded_up(fit: tuple[int, int], multiple: tuple[int, int]) -> tuple[int, int]:
+    """The canvas of pictures that are padded to a multiple: that of the largest, for an engine has one size."""
+    if min(multiple) < 1:
+        raise ProcessingError(f"DetectionAutoPadding: expected positive multiples, got {multiple}")
+    height, width = (-(-side // step) * step for side, step in zip(fit, multiple, strict=True))
+    return height, width
 
 
 def _grey(name: str, arguments: Mapping[str, Any]) -> int:

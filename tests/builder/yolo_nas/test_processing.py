@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from nas_build.errors import ProcessingError
 from nas_build.yolo_nas.processing import COCO, Processing, compile_processing
 from nas_ensembles.contract import Thresholds
 from nas_ensembles.letterbox import LetterboxSpec
+from nas_ensembles.pipeline import Candidates, finish, prepare
 
 from support.samples import CUSTOM_PROCESSING
 
@@ -18,6 +20,9 @@ PERMUTE = {"ImagePermute": {"permutation": [2, 0, 1]}}
 REVERSE: dict[str, Any] = {"ReverseImageChannels": {}}
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 NORMALIZE = {"NormalizeImage": {"mean": MEAN, "std": STD}}
+
+
+AUTO: dict[str, Any] = {"shape_multiple": [32, 32], "pad_value": 90}
 
 
 def compiled(*steps: Any, **params: Any) -> Processing:
@@ -51,6 +56,32 @@ def test_values_are_those_of_the_steps_in_their_order(steps: list[Any]) -> None:
     np.testing.assert_allclose(seen * got.multiply + got.add, expected, rtol=1e-12)
 
 
+def test_stretched_pictures_have_no_padding_and_come_back() -> None:
+    """`DetectionRescale` gives up the proportions: rows and columns have scales of their own."""
+    spec = compiled({"DetectionRescale": {"output_shape": [320, 640]}}, STANDARDIZE).letterbox
+    image = np.random.default_rng(0).integers(0, 256, (100, 50, 3), dtype=np.uint8)
+    prepared = prepare(image, spec)
+    expected = cv2.resize(image, (640, 320), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(prepared.canvas, expected.transpose(2, 0, 1))
+    box = np.float32([[10, 20, 30, 80]])
+    on_canvas = box * np.float32([640 / 50, 320 / 100] * 2)
+    candidates = Candidates(on_canvas, np.float32([0.9]), np.int32([0]))
+    np.testing.assert_allclose(finish(candidates, prepared.geometry, Thresholds()).boxes_xyxy, box, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rescale", "size"), [("DetectionRescale", (320, 640)), ("DetectionLongestMaxSizeRescale", (320, 640))]
+)
+def test_padding_to_a_multiple_is_right_and_below(rescale: str, size: tuple[int, int]) -> None:
+    """A picture as large as its place gets what super-gradients gives it, a smaller one more grey."""
+    spec = compiled({rescale: {"output_shape": [300, 630]}}, {"DetectionAutoPadding": AUTO}, STANDARDIZE).letterbox
+    assert spec.size_hw == size and spec.pad_value == 90
+    image = np.random.default_rng(0).integers(0, 256, (100, 210, 3), dtype=np.uint8)
+    expected = np.full((*size, 3), 90, np.uint8)
+    expected[:300, :630] = cv2.resize(image, (630, 300), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(prepare(image, spec).canvas, expected.transpose(2, 0, 1))
+
+
 def test_two_swaps_are_none() -> None:
     assert not compiled(REVERSE, RESCALE, CENTER, REVERSE, STANDARDIZE).bgr
 
@@ -59,9 +90,12 @@ def test_two_swaps_are_none() -> None:
     ("steps", "message"),
     [
         ([RESCALE, CENTER, {"GaussianBlur": {}}], "hold the step 'GaussianBlur', which cannot be compiled"),
-        ([{"DetectionRescale": {"output_shape": [640, 640]}}, STANDARDIZE], "hold the step 'DetectionRescale'"),
+        ([{"DetectionRescale": {"output_shape": [600, 640]}}, STANDARDIZE], "do not make a letterbox"),
+        ([RESCALE, {"DetectionRescale": {"output_shape": [640, 640]}}], "DetectionRescale appears twice or out of"),
+        ([{"DetectionAutoPadding": AUTO}, RESCALE], "DetectionAutoPadding appears twice or out of order"),
+        ([RESCALE, {"DetectionAutoPadding": {**AUTO, "shape_multiple": [0, 32]}}], "expected positive multiples"),
         ([RESCALE, STANDARDIZE], "lack a padding to a fixed size"),
-        ([CENTER, STANDARDIZE], "lack DetectionLongestMaxSizeRescale"),
+        ([CENTER, STANDARDIZE], "lack a rescaling"),
         ([RESCALE, STANDARDIZE, CENTER], "DetectionCenterPadding appears twice or out of order"),
         ([CENTER, RESCALE], "DetectionLongestMaxSizeRescale appears twice or out of order"),
         ([RESCALE, CENTER, {"ImagePermute": {"permutation": [1, 2, 0]}}], r"expected permutation \(2, 0, 1\)"),
