@@ -131,7 +131,9 @@ def plain_int8(exported: Exported, calibration: Sequence[Path]) -> Exact:
 def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folder: Path) -> list[Row]:
     """Build, serve, measure one variant."""
     display = Display(quiet=False, verbose=False)
-    loaded = checkpoint.load(weights.resolve(arguments.weights, variant, display.model(variant)))
+    loaded = checkpoint.load(
+        weights.resolve(weights.WeightsRequest(arguments.weights, variant), display.model(variant))
+    )
     class_names = loaded.class_names or COCO_NAMES
     exported = Exported.of(loaded.network(), COCO, class_names, "plain")
     int8 = Int8Options(calibration=arguments.calibration, calibration_pictures=arguments.calibration_pictures)

@@ -113,8 +113,9 @@ class Options:
     """What to build.
 
     Attributes:
-        weights: "coco" (the official file, downloaded once), "demo" (bundled), or a path of a .pth, .pt or
-            .safetensors file; {variant} in it stands for the variant's letter.
+        weights: "coco" (the official file, downloaded once), "demo" (bundled), hf://OWNER/REPO/FILE@REVISION, a URL, or
+            a path of a .pth, .pt or .safetensors file; {variant} in it stands for the variant's letter.
+        sha256: what the weights' file has to be; None takes whatever it is.
         variant: None takes the one recognised in the checkpoint.
         precision: of the engine.
         target: what runs the engine: a name of `targets.TARGETS`, or "auto" for tensorrt where a GPU is and a plan can
@@ -135,10 +136,11 @@ class Options:
         sign: private key (PEM, elliptic curve), see `integrity.sign`; None leaves the model unsigned.
 
     Raises:
-        OptionError: if the name cannot be a model's, or TensorRT's batch size is larger than the largest.
+        OptionError: if the name cannot be a model's, the hash no SHA-256, or TensorRT's batch size is larger than the largest.
     """
 
     weights: str | Path = field(default="coco", metadata=_found_in("checkpoint", "checkpoint_sha256"))
+    sha256: str | None = field(default=None, metadata=_found_in("checkpoint_sha256"))
     variant: Variant | None = field(default=None, metadata=_found_in("checkpoint", "name"))
     precision: Precision = "fp16"
     target: str = field(default="openvino", metadata=_found_in("target"))
@@ -165,6 +167,8 @@ class Options:
                 "and '-' as the first.",
                 options=("name",),
             )
+        if self.sha256 is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", self.sha256):
+            raise OptionError(f"{self.sha256!r} is no SHA-256: expected 64 hexadecimal digits.", options=("sha256",))
         if (self.tensorrt.opt_batch_size or 0) > self.max_batch_size:
             raise OptionError(
                 f"the batch size to choose kernels for is at most the largest, {self.max_batch_size}; got "

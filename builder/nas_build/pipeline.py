@@ -84,7 +84,7 @@ class _Build:
 
     def __init__(self, options: Options, progress: BuildProgress, target: Target) -> None:
         self.options, self.progress, self.target = options, progress, target
-        self.file = weights.resolve(options.weights, options.variant, progress)
+        self.file = weights.resolve(weights.WeightsRequest(options.weights, options.variant, options.sha256), progress)
         self.pictures = calibration_data.find(options.int8, progress)
         self.labelled = calibration_data.labelled(options.int8, progress) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)

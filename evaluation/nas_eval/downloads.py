@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -26,11 +26,13 @@ class Download:
         name: of the file in the cache.
         sha256: hexadecimal, pinned; None if the caller pins what is in it.
         urls: tried in order.
+        headers: of each request; a redirect to another host does not get the Authorization.
     """
 
     name: str
     sha256: str | None
     urls: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def cache_folder() -> Path:
@@ -58,8 +60,8 @@ def fetch(
         for url in download.urls:
             part = folder / f"{download.name}.part"
             try:
-                _receive(url, part, download.name, progress)
-            except httpx.HTTPError as error:
+                _receive(url, part, download, progress)
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 reasons.append(f"{url}: {error or type(error).__name__}")
                 continue
             got = file_sha256(part)
@@ -81,10 +83,10 @@ def _pin(download: Download) -> str:
     return f" (SHA-256 {download.sha256})" if download.sha256 else ""
 
 
-def _receive(url: str, part: Path, name: str, progress: Progress) -> None:
+def _receive(url: str, part: Path, download: Download, progress: Progress) -> None:
     """Append what is missing of `part`; start over where the server does not resume."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    have = part.stat().st_size if part.exists() and download.sha256 else 0  # unpinned, it may have changed meanwhile
+    headers = {**download.headers, **({"Range": f"bytes={have}-"} if have else {})}
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=httpx.Timeout(30.0)) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is missing; the hash decides
@@ -96,7 +98,7 @@ def _receive(url: str, part: Path, name: str, progress: Progress) -> None:
             for chunk in response.iter_raw(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
-                progress(f"download {name}", done, total)
+                progress(f"download {download.name}", done, total)
 
 
 def file_sha256(path: Path) -> str:

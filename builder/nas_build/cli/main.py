@@ -24,7 +24,7 @@ from .report import report
 from .results import as_dict, print_table
 from .terminal import OUT, exit_codes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", no_args_is_help=True)
 app.command()(report)
 if TYPE_CHECKING:
     _TargetName = str
@@ -36,7 +36,7 @@ _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, no_args_is_help=True)
 def build(
     ctx: typer.Context,
     variant: Annotated[
@@ -47,10 +47,11 @@ def build(
     weights: Annotated[
         str,
         typer.Option(
-            help="coco (downloads the official file), demo (bundled), or a .pth, .pt or .safetensors file; "
-            "{variant} in a path stands for s, m, l."
+            help="coco (downloads the official file), demo (bundled), hf://OWNER/REPO/FILE@REVISION, https://..., or a "
+            ".pth, .pt or .safetensors file; {variant} in it stands for s, m, l."
         ),
     ] = "coco",
+    sha256: Annotated[str | None, typer.Option(help="What the weights' file has to be.", show_default=False)] = None,
     target: Annotated[
         _TargetName,
         typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from .network import ARCHITECTURES, YoloNAS
 _CLASS_LOGITS = "heads.head1.cls_pred.weight"
 _VARIANT_OF_WIDTH: dict[int, Variant] = {arch.head_inter[0]: variant for variant, arch in ARCHITECTURES.items()}
 # In the order of preference: the averaged weights are the ones that were validated.
-_WEIGHTS_KEYS = ("ema_net", "ema", "net", "model", "state_dict")
+_WEIGHTS_KEYS = ("ema_net", "ema", "ema_state_dict", "net", "model", "state_dict", "model_state_dict", "module")
+_PREFIXES = ("module.", "model.", "net.", "ema_model.", "_orig_mod.")  # what trainers and wrappers put before all keys
+_COUNTERS = ("n_averaged",)  # of torch's AveragedModel, beside the weights
 # Far more than networks have: a few bytes can say that modules hold each other.
 _MOST_PARTS = 20_000  # modules and tensors
 _LONGEST_PREFIX = 1000
 _DEEPEST_STEP = 4
+_DEEPEST_WEIGHTS = 2
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,7 @@ def _load(path: Path) -> Checkpoint:
         tensors, metadata = _read_safetensors(path)
     else:
         tensors, metadata = _read_torch(path)
-    while tensors and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    tensors = _without_prefix(tensors)
     # Views can make a large tensor of a few bytes.
     size, claimed = path.stat().st_size, sum(value.numel() * value.element_size() for value in tensors.values())
     if claimed > size * unpickle.MOST_EXPANSION:
@@ -99,7 +101,8 @@ def _load(path: Path) -> Checkpoint:
         variant=variant,
         num_classes=num_classes,
         weights=_fit(path, tensors, variant, num_classes),
-        class_names=_class_names(path, metadata.get("class_names"), num_classes),
+        class_names=_class_names(path, metadata.get("class_names"), num_classes)
+        or _names_by_label(metadata.get("names"), num_classes),
         processing_params=params,
     )
 
@@ -131,15 +134,32 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     saved = unpickle.load(path)
     outer = saved if isinstance(saved, dict) else {}
-    for candidate in (*(outer[key] for key in _WEIGHTS_KEYS if key in outer), saved):
+    for candidate in _candidates(saved):
         module = candidate if isinstance(candidate, unpickle.Inert) else None
         tensors = _module_tensors(path, module) if module else _tensors(candidate)
         if tensors:
             return tensors, _metadata(path, outer, module)
     raise CheckpointError(
-        f"{path}: no weights found; expected a super-gradients checkpoint (a dict with 'net' or 'ema_net'), a pickled "
-        f"module or a state dict, got {_describe(saved)}."
+        f"{path}: no weights found; expected a trainer's checkpoint (a dict with {', '.join(_WEIGHTS_KEYS)}), a "
+        f"pickled module or a state dict, got {_describe(saved)}."
     )
+
+
+def _candidates(saved: Any, depth: int = 0) -> Iterator[Any]:
+    """Where weights may be, the preferred first: some trainers keep the averaged ones a level deeper."""
+    if isinstance(saved, dict) and depth < _DEEPEST_WEIGHTS:
+        for key in _WEIGHTS_KEYS:
+            if key in saved:
+                yield from _candidates(saved[key], depth + 1)
+    yield saved
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as the network has them, if all share what a wrapper puts before them."""
+    tensors = {key: value for key, value in tensors.items() if key not in _COUNTERS}
+    while prefix := next((one for one in _PREFIXES if tensors and all(key.startswith(one) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
@@ -176,7 +196,7 @@ def _metadata(path: Path, outer: Mapping[str, Any], module: unpickle.Inert | Non
     if isinstance(params, Mapping):
         return {"class_names": params.get("class_names"), "processing_params": params}
     attributes = vars(module) if module else {}
-    metadata: dict[str, Any] = {"class_names": attributes.get("_class_names")}
+    metadata: dict[str, Any] = {"class_names": attributes.get("_class_names"), "names": outer.get("names")}
     processor = attributes.get("_image_processor")
     if isinstance(processor, unpickle.Inert | Mapping):
         metadata["processing_params"] = {
@@ -185,6 +205,13 @@ def _metadata(path: Path, outer: Mapping[str, Any], module: unpickle.Inert | Non
             "conf": attributes.get("_default_nms_conf"),
         }
     return metadata
+
+
+def _names_by_label(saved: Any, num_classes: int) -> tuple[str, ...] | None:
+    """What LibreYOLO saves as `names`, {label: name}; others may mean something else by that."""
+    if not isinstance(saved, Mapping) or set(saved) != set(range(num_classes)):
+        return None
+    return tuple(str(saved[label]).encode(errors="replace").decode() for label in range(num_classes))
 
 
 def _plain_step(path: Path, step: Any, depth: int = 0) -> Any:

@@ -51,6 +51,30 @@ def test_containers_and_prefix(key: str | None, weights: dict[str, torch.Tensor]
     assert same(loaded, {name: value.half().to(value.dtype) for name, value in weights.items()})
 
 
+def test_every_trainers_wrapping(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """The averaged weights are taken where there are some; the others are zeros here."""
+
+    def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+        return {f"{prefix}{name}": value for name, value in weights.items()}
+
+    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+    names = {label: f"class {label}" for label in reversed(range(80))}
+    saved = {
+        "lightning": {"state_dict": prefixed("model."), "epoch": 1, "pytorch-lightning_version": "2.4.0"},
+        "compiled lightning": {"state_dict": prefixed("model._orig_mod.")},
+        "model_state_dict": {"model_state_dict": weights, "optimizer_state_dict": {}},
+        "nested average": {"model": zeros, "ema": {"ema_state_dict": prefixed("module."), "updates": 7}},
+        "AveragedModel": {"net": zeros, "ema": {"n_averaged": torch.tensor(7), **prefixed("module.")}},
+        "safetensors of Lightning": prefixed("ema_model.net."),
+        "LibreYOLO": {"model": weights, "nc": 80, "names": names, "model_family": "yolonas"},
+    }
+    for name, content in saved.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        loaded = checkpoint.load(tmp_path / f"{name}.pth")
+        assert same(loaded, weights), name
+        assert loaded.class_names == (tuple(names[i] for i in range(80)) if name == "LibreYOLO" else None)
+
+
 def test_legacy_torch_format(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({"net": weights}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert same(checkpoint.load(tmp_path / "old.pth"), weights)
