@@ -136,7 +136,8 @@ class Options:
         sign: private key (PEM, elliptic curve), see `integrity.sign`; None leaves the model unsigned.
 
     Raises:
-        OptionError: if the name cannot be a model's, the hash no SHA-256, or TensorRT's batch size is larger than the largest.
+        OptionError: if the name cannot be a model's, the hash is none, or TensorRT's batch size is larger than the
+            largest.
     """
 
     weights: str | Path = field(default="coco", metadata=_found_in("checkpoint", "checkpoint_sha256"))
