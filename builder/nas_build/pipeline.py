@@ -12,6 +12,7 @@ from nas_eval.dataset import unlabelled
 
 from . import targets
 from .errors import BuildError
+from .graph.doubts import doubts
 from .inputs import build_key, calibration_data
 from .options import Options
 from .progress import SILENT, BuildProgress
@@ -46,6 +47,11 @@ class Result:
     manifest: dict[str, Any]
     machine: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the model may be of no use though its graph is right: see `graph.doubts`."""
+        return [doubt.message for doubt in doubts(self.manifest)]
 
 
 def build(options: Options, progress: BuildProgress | None = None, target: Target | None = None) -> Result:
@@ -181,6 +187,8 @@ class _Build:
             agreement = check.compare(graph, self.exported.reference, canvases)
             check.require(agreement, self.limits, self.name)
         self.measured["agreement"] = asdict(agreement)
+        for doubt in doubts(self.measured):
+            self.progress.warn(f"{self.name}: {doubt.message}", options=doubt.options)
         self.known = check.ask(graph, self.processing.letterbox)
 
     def make_engine(self) -> None:

@@ -79,7 +79,7 @@ def test_another_input_is_a_new_version_and_force_too(quarter_checkpoint: Path, 
 
 def test_warns_when_calibrated_on_the_samples_only(built: Built) -> None:
     assert any("bundled samples" in warning for warning in built.progress.warnings)
-    assert built.progress.options == {"int8.calibration"}
+    assert built.progress.options == {"int8.calibration"} and built.result.doubts == []
 
 
 def test_unreadable_calibration_pictures_are_named_and_left_out(quarter_checkpoint: Path, tmp_path: Path) -> None:
@@ -123,5 +123,7 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="1 names; the network has 2 classes"):
         pipeline.build(arguments)
     progress = Heard()
-    pipeline.build(options(network_file, tmp_path / "n", precision="fp16"), progress)
+    untrained = pipeline.build(options(network_file, tmp_path / "n", precision="fp16"), progress)
     assert any("class_0" in warning for warning in progress.warnings)
+    (doubt,) = untrained.doubts
+    assert "finds nothing in the 4 pictures" in doubt and any(doubt in warning for warning in progress.warnings)

@@ -18,6 +18,7 @@ def as_dict(result: Result) -> dict[str, object]:
         "name": result.name,
         "version": result.version,
         "built": result.built,
+        "doubts": result.doubts,
         "seconds": result.seconds,
         "target": manifest["inputs"]["target"],
         "agreement": manifest["agreement"],
@@ -41,7 +42,7 @@ def print_table(results: list[Result]) -> None:
         table.add_row(
             result.name,
             str(result.version),
-            "built" if result.built else "up to date",
+            ("built" if result.built else "up to date") + (", doubtful" if result.doubts else ""),
             f"{sum(result.seconds.values()):.1f}" if result.built else "",
             f"{agreement['max_score_difference']:.3g}",
             f"{agreement['detections_found']} of {agreement['detections']}",
@@ -49,6 +50,9 @@ def print_table(results: list[Result]) -> None:
             *([_loss(result.manifest.get("int8"))] if int8 else []),
         )
     OUT.print(table)
+    for result in results:
+        for doubt in () if result.built else result.doubts:  # a build has said so before
+            OUT.print(f"{result.name} is doubtful: {doubt}")
     for name in int8:
         OUT.print(f"What int8 does to each layer: nas-build report {name}")
 
