@@ -40,8 +40,8 @@ def doubts(measured: Mapping[str, Any]) -> list[Doubt]:
     if accuracy.get("loss_low", 0.0) > _MUCH:
         message = (
             f"int8 loses {accuracy['loss']:g} mAP points against float32 (95 % interval {accuracy['loss_low']:g} to "
-            f"{accuracy['loss_high']:g}). Calibrate with more pictures like those it will see, bound the loss, or serve "
-            "fp16."
+            f"{accuracy['loss_high']:g}). Calibrate with more pictures like those it will see, bound the loss, or "
+            "serve fp16."
         )
         found.append(Doubt(message, ("int8.calibration", "int8.budget", "precision=fp16")))
     return found
