@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
@@ -11,13 +12,13 @@ DEMO := yolo_nas_s_int8
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements-py313.txt
+$(STAMP): pyproject.toml samples/pyproject.toml requirements-py313.txt
 	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}; name another with make PYTHON=python3.11"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@# torch first and by its exact version, so that one already there is taken.
-	$(BIN)/python -m pip install "$$(sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)"
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@# torch first and by the exact version that is tested, so that one already there is taken.
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install --quiet ./samples --editable '.[dev]' $(TORCH)
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
 		$(BIN)/python -m pip install --quiet --no-deps -r requirements-py313.txt; fi
 	touch $@

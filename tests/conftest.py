@@ -23,7 +23,14 @@ from nas_serve import Server
 from support.networks import lively
 from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, QUARTER_PROCESSING, ROOT
 
-_SERVERS = {"server", "docker", "chaos", "gpu", "fuzz"}  # folders whose tests start programs that take their time
+_SERVERS = {
+    "server",
+    "docker",
+    "chaos",
+    "gpu",
+    "fuzz",
+    "packaging",
+}  # folders whose tests start programs that take their time
 # The large networks have random weights: their builds take minutes enough without trying all methods.
 QUICKLY = Int8Options(calibration_pictures=2, calibration_method="percentile-99.999")
 # Fixtures that take longer than `make quick` should.

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nas_ensembles.release import VERSION as __version__
+
 from .errors import (
     BuildError,
     CalibrationError,
@@ -46,6 +48,7 @@ __all__ = [
     "Result",
     "TensorRTOptions",
     "TensorRTRTXOptions",
+    "__version__",
     "build",
 ]
 

@@ -6,6 +6,8 @@ with Detector("localhost:8001") as detector:
     print(detections.names, detections.boxes_xyxy)
 """
 
+from nas_ensembles.release import VERSION as __version__
+
 from .detection.detections import Detections
 from .detection.detector import Detector
 from .detection.models import Model
@@ -38,4 +40,5 @@ __all__ = [
     "ServerNotReady",
     "ServerTimeout",
     "ServerUnavailable",
+    "__version__",
 ]

@@ -3,4 +3,5 @@
 Only numpy and OpenCV: what the models import is copied into every model repository, beside them.
 """
 
-IN_MODELS = ("__init__", "contract", "images", "letterbox", "memory", "nms", "pipeline")  # modules that models import
+# Modules that models import.
+IN_MODELS = ("__init__", "contract", "images", "letterbox", "memory", "nms", "opencv", "pipeline")

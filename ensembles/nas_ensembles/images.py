@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from .opencv import cv2
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})  # of files that may be decoded
 
@@ -36,7 +39,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImage("zero bytes")
     _check_claims(data)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = _decode_rgb(np.frombuffer(data, np.uint8))
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise UnreadableImage(
@@ -45,7 +48,16 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImage(f"OpenCV: {error.err or error}") from None
     if image is None:
         raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture, or a damaged one")
-    return image  # type: ignore[return-value]
+    decoded: NDArray[np.uint8] = image
+    return decoded
+
+
+def _decode_rgb(data: NDArray[np.uint8]) -> Any:
+    """None if it cannot be decoded. OpenCV before 4.11 gives BGR only."""
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return image if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _check_claims(data: bytes) -> None:

@@ -7,7 +7,9 @@
 For laptops and CI: loopback only, because the wheel's Triton 2.51 predates security fixes. Imports no PyTorch.
 """
 
+from nas_ensembles.release import VERSION as __version__
+
 from .embedded import Server
 from .errors import ServerError
 
-__all__ = ["Server", "ServerError"]
+__all__ = ["Server", "ServerError", "__version__"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nas_ensembles.release import VERSION
 from rich.console import Console
 from rich.text import Text
 
@@ -19,6 +20,12 @@ from .supervision.ports import DEFAULT_PORTS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(VERSION)
+        raise typer.Exit
 
 
 @app.command()
@@ -52,6 +59,9 @@ def serve(
         typer.Option("--open-shared-memory", help="To clients without the admin key too: perf_analyzer gives none."),
     ] = False,
     verbose: Annotated[int, typer.Option(min=0, help="Triton's verbose log level.")] = 0,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Serve a model repository with a real Triton on this machine, loopback only, no GPU and no Docker needed.
 

@@ -9,13 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nas_ensembles import opencv
 from nas_eval.dataset import Dataset
 from nas_eval.downloads import file_sha256
 
 from ..options import Options, key_entries
 from . import code_hash
 
-_LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy", "opencv-python-headless")
+_LIBRARIES = ("nas-triton", "torch", "onnx", "onnxscript", "openvino", "numpy")
 
 
 def collect(options: Options, checkpoint: Path, pictures: Sequence[Path], labelled: Dataset | None) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def collect(options: Options, checkpoint: Path, pictures: Sequence[Path], labell
         "pictures": _hashes(pictures),
         "validation": _hashes([picture.path for picture in labelled.pictures]) if labelled else None,
         "truth_sha256": _sha256(labelled.truth) if labelled else None,
-        "versions": {library: metadata.version(library) for library in _LIBRARIES},
+        "versions": {**{library: metadata.version(library) for library in _LIBRARIES}, "opencv": opencv.version()},
         "sources_sha256": code_hash.sha256(),
     }
 

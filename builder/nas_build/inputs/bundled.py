@@ -1,12 +1,14 @@
-"""The bundled pictures and the demo checkpoint: inside the wheel, or at the top of a checkout."""
+"""The bundled pictures and the demo checkpoint: at the top of a checkout, or in a distribution of their own."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from ..errors import CheckpointError
 
-_PLACES = (Path(__file__).parents[1] / "samples", Path(__file__).parents[3] / "samples")
+_CHECKOUT = Path(__file__).parents[3] / "samples"
+_PACKAGE = "nas_triton_samples"
 DEMO_CHECKPOINT = "yolo_nas_s_demo.safetensors"
 
 
@@ -16,7 +18,11 @@ def folder() -> Path:
     Raises:
         CheckpointError: if they are missing.
     """
-    for place in _PLACES:
-        if place.is_dir():
-            return place
-    raise CheckpointError(f"the bundled samples are missing; looked in {' and '.join(map(str, _PLACES))}.")
+    if (_CHECKOUT / DEMO_CHECKPOINT).is_file():
+        return _CHECKOUT
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
+        raise CheckpointError(
+            f"the bundled samples are missing: {_CHECKOUT} is not there, and nas-triton-samples is not installed."
+        )
+    return Path(package.origin).parent

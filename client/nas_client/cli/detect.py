@@ -8,10 +8,10 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import typer
-from nas_ensembles import contract, images, memory
+from nas_ensembles import contract, images, memory, opencv
+from nas_ensembles.opencv import cv2
 from nas_eval.picture_size import size_wh
 from numpy.typing import NDArray
 
@@ -119,7 +119,9 @@ def detect(
 def _quiet_opencv() -> None:
     """Why a video cannot be opened or went silent is said by our messages."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.setLogLevel(0)
+    if not opencv.available:  # pictures that are not drawn on need none
+        return
+    opencv.silence()
     cv2.setNumThreads(1)  # decoding, requests and drawing run side by side
 
 

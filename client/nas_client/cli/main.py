@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+from nas_ensembles.release import VERSION
 
 from . import bench, check, detect, models, val
 
@@ -12,6 +15,21 @@ app.command()(val.val)
 app.command("bench")(bench.bench_command)
 app.command()(check.check)
 app.command()(models.models)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def nas_client(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Detect, measure and validate with YOLO-NAS models that Triton serves."""
 
 
 def main() -> None:

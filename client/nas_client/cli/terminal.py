@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Annotated, TypeVar
 
 import typer
+from nas_ensembles.opencv import OpenCVMissingError
 from nas_eval.errors import DatasetError, DownloadError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -55,6 +56,9 @@ def exit_codes() -> Iterator[None]:
         print_error(str(error) + _REMEDIES.get(error.remedy, ""))
         raise typer.Exit(1) from None
     except (ClientError, DownloadError) as error:
+        print_error(str(error))
+        raise typer.Exit(1) from None
+    except OpenCVMissingError as error:
         print_error(str(error))
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:

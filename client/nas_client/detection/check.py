@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from nas_ensembles import contract, known_answer
 from nas_ensembles.known_answer import KnownAnswer
+from nas_ensembles.opencv import cv2
 
 from ..errors import ClientError
 from ..transport import Transport

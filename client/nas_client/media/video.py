@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
+from nas_ensembles.opencv import cv2
 from numpy.typing import NDArray
 
 from .sources import split_url

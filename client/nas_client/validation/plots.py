@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from nas_ensembles import images
+from nas_ensembles.opencv import cv2
 from nas_eval.dataset import Dataset, Picture
 from nas_eval.metrics import Metrics, Prediction
 from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Files only: four pictures and the demo checkpoint, for `nas_build`."""

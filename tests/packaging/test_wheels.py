@@ -1,0 +1,114 @@
+"""Built wheels in fresh environments, as users install them. Wants a package index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nas_client import Detector
+from nas_serve import Server
+
+from support.samples import ROOT, SAMPLES
+
+pytestmark = pytest.mark.slow
+MODEL = "yolo_nas_s_int8"
+_PIP = ("-m", "pip", "--disable-pip-version-check")
+
+
+def run(*command: object, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500, check=False)
+    assert code is None or done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of both."""
+    if run(sys.executable, *_PIP, "index", "versions", "hatchling", code=None).returncode:
+        pytest.skip("no package index can be reached")
+    folder = tmp_path_factory.mktemp("wheels")
+    run(sys.executable, *_PIP, "wheel", "--no-deps", "--wheel-dir", folder, ROOT, SAMPLES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(wheels: Path) -> Path:
+    (found,) = wheels.glob("nas_triton-*.whl")
+    return found
+
+
+def test_the_client_is_small_and_the_samples_are_apart(wheel: Path, wheels: Path) -> None:
+    assert wheel.stat().st_size < 1_000_000
+    (samples,) = wheels.glob("nas_triton_samples-*.whl")
+    inside = {Path(name).name for name in zipfile.ZipFile(samples).namelist()}
+    assert inside >= {"bus.jpg", "coffee.png", "chelsea.png", "astronaut.png", "yolo_nas_s_demo.safetensors"}
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, samples)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, wheel: Path) -> Callable[..., Path]:
+    """Makes an environment with the client and what else is named; its folder of programs."""
+
+    def make(*packages: str) -> Path:
+        venv.create(tmp_path / "venv", with_pip=True)
+        programs = tmp_path / "venv" / "bin"
+        run(programs / "python", *_PIP, "install", wheel, *packages)
+        return programs
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "packages",
+    [
+        ("numpy<2", "opencv-python-headless==4.8.0.76", "tritonclient==2.51.0"),
+        ("numpy>=2", "opencv-python"),  # as beside ultralytics, all others as new as there are
+    ],
+    ids=["old", "new"],
+)
+def test_the_client_detects_and_draws(
+    packages: tuple[str, ...], environment: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    programs = environment(*packages)
+    arguments = ("detect", SAMPLES / "bus.jpg", "--url", server.grpc_url, "--model", MODEL, "--format", "json")
+    found = json.loads(run(programs / "nas-client", *arguments, "--save", tmp_path / "out").stdout)
+    with Detector(server.grpc_url, MODEL) as detector:
+        expected = detector.detect(SAMPLES / "bus.jpg")
+    assert [one["name"] for one in found[0]["detections"]] == list(expected.names)
+    assert (tmp_path / "out/bus.jpg").stat().st_size > 10_000
+    listed = json.loads(run(programs / "python", *_PIP, "list", "--format", "json").stdout)
+    assert len([one for one in listed if one["name"].startswith("opencv")]) == 1
+    assert not {"torch", "openvino", "cuda-python", "nas-triton-samples"} & {one["name"] for one in listed}
+
+
+def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], server: Server, tmp_path: Path) -> None:
+    programs = environment()
+    assert "0." in run(programs / "nas-client", "--version").stdout
+    arguments = ("detect", SAMPLES / "bus.jpg", "--url", f"http://{server.http_url}", "--model", MODEL)
+    assert "bus" in run(programs / "nas-client", *arguments).stdout
+    refused = run(programs / "nas-client", *arguments, "--save", tmp_path / "out", code=1)
+    assert "OpenCV is needed for this" in refused.stderr and "pip install opencv-python-headless" in refused.stderr
+    megabytes = sum(path.stat().st_size for path in programs.parent.rglob("*") if path.is_file()) / 1e6
+    pip = sum(path.stat().st_size for path in programs.parent.rglob("site-packages/pip/**/*") if path.is_file()) / 1e6
+    assert megabytes - pip < 150
+
+
+@pytest.mark.parametrize("extras", ["serve", "build", "build,serve", "bench,val", "sign,supervision,docker"])
+def test_the_extras_go_together(extras: str, wheel: Path, wheels: Path, tmp_path: Path) -> None:
+    if sys.version_info >= (3, 13) and "serve" in extras:
+        pytest.skip("Python 3.13 wants requirements-py313.txt")
+    report = tmp_path / "report.json"
+    asked = ("install", "--dry-run", "--ignore-installed", "--quiet", "--report", report, "--find-links", wheels)
+    run(sys.executable, *_PIP, *asked, f"nas-triton[{extras}] @ {wheel.as_uri()}", "torch==2.13.0")
+    versions = {
+        one["metadata"]["name"]: one["metadata"]["version"] for one in json.loads(report.read_text())["install"]
+    }
+    assert ("nas-triton-samples" in versions) == ("build" in extras)
+    if "serve" in extras:
+        assert versions["nvidia-pytriton"] == "0.7.0" and versions["numpy"].startswith("1.")
