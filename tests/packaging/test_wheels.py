@@ -94,9 +94,9 @@ def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], 
     assert "bus" in run(programs / "nas-client", *arguments).stdout
     refused = run(programs / "nas-client", *arguments, "--save", tmp_path / "out", code=1)
     assert "OpenCV is needed for this" in refused.stderr and "pip install opencv-python-headless" in refused.stderr
-    megabytes = sum(path.stat().st_size for path in programs.parent.rglob("*") if path.is_file()) / 1e6
-    pip = sum(path.stat().st_size for path in programs.parent.rglob("site-packages/pip/**/*") if path.is_file()) / 1e6
-    assert megabytes - pip < 150
+    tools = {"pip", "setuptools", "pkg_resources", "__pycache__"}  # not of the client
+    files = [path for path in programs.parent.rglob("site-packages/**/*") if not tools.intersection(path.parts)]
+    assert sum(path.stat().st_size for path in files if path.is_file()) < 180e6
 
 
 @pytest.mark.parametrize("extras", ["serve", "build", "build,serve", "bench,val", "sign,supervision,docker"])
@@ -105,10 +105,10 @@ def test_the_extras_go_together(extras: str, wheel: Path, wheels: Path, tmp_path
         pytest.skip("Python 3.13 wants requirements-py313.txt")
     report = tmp_path / "report.json"
     asked = ("install", "--dry-run", "--ignore-installed", "--quiet", "--report", report, "--find-links", wheels)
-    run(sys.executable, *_PIP, *asked, f"nas-triton[{extras}] @ {wheel.as_uri()}", "torch==2.13.0")
-    versions = {
-        one["metadata"]["name"]: one["metadata"]["version"] for one in json.loads(report.read_text())["install"]
-    }
+    torch = ("torch==2.13.0",) if "build" in extras else ()  # the one that is tested
+    run(sys.executable, *_PIP, *asked, f"nas-triton[{extras}] @ {wheel.as_uri()}", *torch)
+    installed = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+    versions = {one["name"]: one["version"] for one in installed}
     assert ("nas-triton-samples" in versions) == ("build" in extras)
     if "serve" in extras:
         assert versions["nvidia-pytriton"] == "0.7.0" and versions["numpy"].startswith("1.")
