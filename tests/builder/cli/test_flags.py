@@ -12,7 +12,7 @@ from nas_build.cli.flags import flag, options_from, parameter, with_flags
 
 PARAMETERS = inspect.signature(main.build).parameters
 # What the command itself decides.
-OF_THE_COMMAND = {"ctx", "verbose", "as_json"}
+OF_THE_COMMAND = {"ctx", "verbose", "version", "as_json"}
 
 
 def option_paths(options: Any, prefix: str = "") -> Iterator[str]:
