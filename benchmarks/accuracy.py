@@ -111,7 +111,7 @@ def in_process(title: str, detect: predict.Detect, dataset: Dataset, categories:
 
 
 def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
-    answers = measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4, resume=False)
+    answers = measure.answers(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4, resume=False)
     found = []
     for answer in track(answers, detector.model.name, len(dataset.pictures), console=Console(stderr=True)):
         if answer.error:

@@ -23,14 +23,14 @@ _NUMBERS = ("throughput", "p50_ms", "p95_ms", "p99_ms")
 
 
 def about(
-    analyzer: Analyzer, targets: Sequence[Contender], pictures: Sequence[bytes], shared_memory: str, frames: bool
+    analyzer: Analyzer, contenders: Sequence[Contender], pictures: Sequence[bytes], shared_memory: str, frames: bool
 ) -> dict[str, Any]:
     """What a result needs to be compared with another one."""
     models = {}
-    for target in targets:
-        model, transport = target.detector.model, target.detector.transport
+    for contender in contenders:
+        model, transport = contender.detector.model, contender.detector.transport
         keys = (contract.VARIANT, contract.PRECISION, contract.TARGET, contract.CHECKPOINT_SHA256)
-        models[target.label] = {
+        models[contender.label] = {
             "model": model.name,
             "server": str(transport.address),
             "triton": transport.server_version(),
@@ -78,8 +78,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     def flat(one: Mapping[str, Any]) -> dict[str, Any]:
         known = {**one.get("machine", {}), **one.get("versions", {})}
         known |= {key: one.get(key) for key in ("shared_memory", "frames", "pictures", "pictures_sha256")}
-        for label, target in one.get("targets", {}).items():
-            known |= {f"{label}'s {key}": target.get(key) for key in ("triton", "precision", "checkpoint_sha256")}
+        for label, served in one.get("targets", {}).items():
+            known |= {f"{label}'s {key}": served.get(key) for key in ("triton", "precision", "checkpoint_sha256")}
         return known
 
     before, now = flat(old), flat(new)
@@ -139,7 +139,7 @@ def to_csv(measured: Sequence[Point]) -> str:
 
 
 def draw(measured: Sequence[Point]) -> bytes:
-    """Latency over throughput, a line for each target and stage, as PNG."""
+    """Latency over throughput, a line for each contender and stage, as PNG."""
     from matplotlib.figure import Figure  # with the `bench` extra only
 
     figure = Figure(figsize=(7, 5), layout="constrained")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ _METRICS = ("throughput", "p50_ms", "p95_ms", "p99_ms", "mean_ms")
 _OUTPUT_BYTES = 100_000
 # With shared memory perf_analyzer wants every optional input too.
 _THRESHOLDS = {
-    contract.SCORE_THRESHOLD.name: np.array([contract.Thresholds.score], np.float32),
-    contract.IOU_THRESHOLD.name: np.array([contract.Thresholds.iou], np.float32),
-    contract.MAX_DETECTIONS.name: np.array([contract.DETECTIONS], np.int32),
+    tensor.name: tensor.full(1, value)[0]
+    for tensor, value in zip(contract.THRESHOLDS, astuple(contract.Thresholds()), strict=True)
 }
 _LEAST_NOISE = 0.03  # rounds that agree by chance still differ so much the next day
 
@@ -46,10 +45,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Point:
-    """A load on a target, over all rounds: medians, and how far rounds were apart.
+    """A load on a contender, over all rounds: medians, and how far rounds were apart.
 
     Attributes:
-        target: label of what was measured.
+        target: label of the contender, by the name that results have for it.
         stage: the whole ensemble, or one of its composing models alone.
         load: what was asked.
         spread: largest less smallest round in shares of the median, by metric.
@@ -187,17 +186,17 @@ class Contender:
 
 def sweep(
     analyzer: Analyzer,
-    targets: Sequence[Contender],
+    contenders: Sequence[Contender],
     loads: Sequence[Load],
     rounds: int,
     window_s: float,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Point]:
-    """Measure every load on every stage of every target; targets take turns, so that a busy machine slows all alike.
+    """Measure every load on every stage of every contender; they take turns, so that a busy machine slows all alike.
 
     Args:
         analyzer: from `perf_analyzer.find`.
-        targets: one, or two to compare.
+        contenders: one, or two to compare.
         loads: in order.
         rounds: of each load.
         window_s: of a measurement, three are taken.
@@ -207,14 +206,14 @@ def sweep(
         BenchError: if a load cannot be measured.
     """
     for load in loads:
-        for stage in targets[0].stages:
-            measured: dict[str, list[Round]] = {target.label: [] for target in targets}
+        for stage in contenders[0].stages:
+            measured: dict[str, list[Round]] = {contender.label: [] for contender in contenders}
             for _ in range(rounds):
-                for target in targets:
-                    measured[target.label].append(target.measure(analyzer, stage, load, window_s))
-                    progress(f"{target.label} {stage} {load}")
-            for target in targets:
-                yield _point(target.label, stage, load, measured[target.label])
+                for contender in contenders:
+                    measured[contender.label].append(contender.measure(analyzer, stage, load, window_s))
+                    progress(f"{contender.label} {stage} {load}")
+            for contender in contenders:
+                yield _point(contender.label, stage, load, measured[contender.label])
 
 
 def compare(old: Point, new: Point) -> list[Change]:

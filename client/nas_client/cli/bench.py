@@ -91,17 +91,17 @@ def bench_command(
                 "preprocess is not loaded alone: perf_analyzer shares no memory with models of optional inputs"
             )
         with contextlib.ExitStack() as stack:
-            targets: list[Contender] = []
+            contenders: list[Contender] = []
             for label, place, name in _places(url, against, compare, model):
                 detector = stack.enter_context(connect(place, protocol, name, timeout))
-                target = Contender(label or detector.model.name, detector, pictures, asked, shared_memory, frames)
-                stack.callback(target.close)
-                targets.append(target)
-            about = report.about(found, targets, pictures, shared_memory, frames)
+                contender = Contender(label or detector.model.name, detector, pictures, asked, shared_memory, frames)
+                stack.callback(contender.close)
+                contenders.append(contender)
+            about = report.about(found, contenders, pictures, shared_memory, frames)
             if earlier:
-                earlier.check(targets, loads, about)
-            measured, stopped = _measure(found, targets, loads, rounds, window)
-        changes = earlier.changes(measured) if earlier else _ratios(measured, targets)
+                earlier.check(contenders, loads, about)
+            measured, stopped = _measure(found, contenders, loads, rounds, window)
+        changes = earlier.changes(measured) if earlier else _ratios(measured, contenders)
         if measured:
             if csv_file:
                 formats.write_atomic(csv_file, report.to_csv(measured).encode())
@@ -128,11 +128,15 @@ def bench_command(
 
 
 def _measure(
-    analyzer: perf_analyzer.Analyzer, targets: Sequence[Contender], loads: Sequence[Load], rounds: int, window_s: float
+    analyzer: perf_analyzer.Analyzer,
+    contenders: Sequence[Contender],
+    loads: Sequence[Load],
+    rounds: int,
+    window_s: float,
 ) -> tuple[list[Point], BaseException | None]:
     """All points, or those before the error or Ctrl-C that ended it, and that."""
     measured: list[Point] = []
-    total = len(loads) * len(targets[0].stages) * len(targets) * rounds
+    total = len(loads) * len(contenders[0].stages) * len(contenders) * rounds
     columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
         task = bar.add_task("bench", total=total)
@@ -141,7 +145,7 @@ def _measure(
             bar.update(task, advance=1, description=what)
 
         try:
-            for point in sweep.sweep(analyzer, targets, loads, rounds, window_s, advance):
+            for point in sweep.sweep(analyzer, contenders, loads, rounds, window_s, advance):
                 measured.append(point)
         except (ClientError, KeyboardInterrupt) as error:
             return measured, error
@@ -151,7 +155,7 @@ def _measure(
 def _places(
     url: str | None, against: str | None, compare: tuple[str, str] | None, model: str | None
 ) -> list[tuple[str | None, str | None, str | None]]:
-    """Label, URL and model of each target."""
+    """Label, URL and model of each contender."""
     if compare:
         return [(name, url, name) for name in compare]
     if against:
@@ -203,9 +207,9 @@ class _Baseline:
         except BenchError as error:
             raise BenchError(f"{path}: {error}") from None
 
-    def check(self, targets: Sequence[Contender], loads: Sequence[Load], about: dict[str, Any]) -> None:
+    def check(self, contenders: Sequence[Contender], loads: Sequence[Load], about: dict[str, Any]) -> None:
         """Before anything is measured: whether it can be compared, and what else is different."""
-        asked = [_key(target.label, stage, load) for target in targets for stage in target.stages for load in loads]
+        asked = [_key(one.label, stage, load) for one in contenders for stage in one.stages for load in loads]
         if not set(asked) & set(self.points):
             raise BenchError(
                 f"{self.path}: the baseline has none of these loads: {'; '.join(asked)}. "
@@ -219,11 +223,11 @@ class _Baseline:
         return {key: sweep.compare(self.points[key], new) for key, new in named.items() if key in self.points}
 
 
-def _ratios(measured: Sequence[Point], targets: Sequence[Contender]) -> dict[str, list[Change]]:
-    """Of the second target against the first."""
-    if len(targets) < 2:
+def _ratios(measured: Sequence[Point], contenders: Sequence[Contender]) -> dict[str, list[Change]]:
+    """Of the second contender against the first."""
+    if len(contenders) < 2:
         return {}
-    first, second = ([point for point in measured if point.target == target.label] for target in targets)
+    first, second = ([point for point in measured if point.target == contender.label] for contender in contenders)
     return {
         f"{new.stage}, {new.load.kind} {new.load}": sweep.compare(old, new)
         for old, new in zip(first, second, strict=False)  # Ctrl-C may come between the two

@@ -6,7 +6,7 @@ import contextlib
 import os
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 import typer
@@ -38,6 +38,15 @@ from .terminal import (
     progress,
     visible,
 )
+
+
+class _RequestOptions(TypedDict):
+    """Of every request, as `Detector.detect_many` takes them."""
+
+    in_flight: int
+    score_threshold: float | None
+    iou_threshold: float | None
+    max_detections: int | None
 
 
 def detect(
@@ -87,26 +96,26 @@ def detect(
     _quiet_opencv()
     listed = sources.expand(source, images.SUFFIXES | video.SUFFIXES)
     failed = 0
-    asked: dict[str, Any] = {
-        "in_flight": in_flight,
-        "score_threshold": score_threshold,
-        "iou_threshold": iou_threshold,
-        "max_detections": max_detections,
-    }
+    options = _RequestOptions(
+        in_flight=in_flight,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+    )
     names = FileNames()
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
         with contextlib.closing(Results(format, output, class_names)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
-                    failed += _pictures(list(some), detector, asked, save, names, results)
+                    failed += _pictures(list(some), detector, options, save, names, results)
                     continue
                 for one in some:
-                    target = None if save is None else save / names.take(one.file_name, {".mp4"}, ".mp4")
+                    saved_as = None if save is None else save / names.take(one.file_name, {".mp4"}, ".mp4")
                     try:
-                        if target is not None:
-                            _not_the_source(target, one)
-                        _video(one, detector, asked, target, max_frames, results)
+                        if saved_as is not None:
+                            _not_the_source(saved_as, one)
+                        _video(one, detector, options, saved_as, max_frames, results)
                     except (ClientError, OSError, ValueError) as error:
                         failed += 1
                         print_error(f"{one.name}: {error}")
@@ -128,14 +137,14 @@ def _quiet_opencv() -> None:
 def _pictures(
     some: list[Source],
     detector: Detector,
-    asked: dict[str, Any],
+    options: _RequestOptions,
     save: Path | None,
     names: FileNames,
     results: Results,
 ) -> int:
     """Pictures to results; how many failed."""
     failed = 0
-    outcomes = detector.detect_many(some, Source.read, **asked)
+    outcomes = detector.detect_many(some, Source.read, **options)
     for outcome in progress(outcomes, "detect", len(some), results.quiet):
         try:
             results.add(_finish(outcome, save, names))
@@ -151,17 +160,17 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> Fo
         raise outcome.error
     assert isinstance(outcome.image, bytes)
     if save is not None:
-        target = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
+        path = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
         drawn = annotate(images.decode(outcome.image), outcome.detections)
-        formats.write_atomic(target, cv2.imencode(target.suffix, drawn[..., ::-1])[1].tobytes())
+        formats.write_atomic(path, cv2.imencode(path.suffix, drawn[..., ::-1])[1].tobytes())
     return Found(outcome.item, size_wh(outcome.image), outcome.detections)
 
 
 def _video(
     source: Source,
     detector: Detector,
-    asked: dict[str, Any],
-    target: Path | None,
+    options: _RequestOptions,
+    saved_as: Path | None,
     max_frames: int | None,
     results: Results,
 ) -> None:
@@ -169,9 +178,9 @@ def _video(
     memory.keep_freed_memory()
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(Video(source.name))
-        written = None if target is None else stack.enter_context(VideoFile(target, opened.fps))
+        written = None if saved_as is None else stack.enter_context(VideoFile(saved_as, opened.fps))
         expected = min((n for n in (opened.total, max_frames) if n is not None), default=None)
-        outcomes = detector.detect_many(islice(opened, max_frames), _image, **asked)
+        outcomes = detector.detect_many(islice(opened, max_frames), _image, **options)
         done = 0
         watch = stack.enter_context(contextlib.closing(progress(outcomes, source.name, expected, results.quiet)))
         for outcome in watch:
@@ -192,11 +201,11 @@ def _video(
     ERRORS.print(visible(f"{source.name}: {', '.join(parts)}"))
 
 
-def _not_the_source(target: Path, source: Source) -> Path:
-    """The target, unless it is the very file that was read."""
-    if target.exists() and Path(source.name).exists() and target.samefile(source.name):
-        raise OSError(f"not saved: {target} is the original. Give another folder with --save.")
-    return target
+def _not_the_source(path: Path, source: Source) -> Path:
+    """The path to save to, unless it is the very file that was read."""
+    if path.exists() and Path(source.name).exists() and path.samefile(source.name):
+        raise OSError(f"not saved: {path} is the original. Give another folder with --save.")
+    return path
 
 
 def _image(frame: Frame) -> NDArray[np.uint8]:

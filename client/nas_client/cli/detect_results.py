@@ -62,8 +62,8 @@ class Results:
         if self._one_file_each:
             stem = Path(found.source.file_name).stem + ("" if found.frame is None else f"_{found.frame:06d}")
             assert self._output is not None
-            target = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
-            formats.write_atomic(target, formats.yolo_lines(found).encode())
+            path = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
+            formats.write_atomic(path, formats.yolo_lines(found).encode())
         elif self._by_line:
             self._print(formats.BY_LINE[self._format][1](found))
         elif self._format == "table" and found.frame is not None:

@@ -79,7 +79,9 @@ def val(
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.score,
     iou_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.iou,
-    max_detections: Annotated[int, typer.Option(min=1, max=contract.DETECTIONS)] = contract.DETECTIONS,
+    max_detections: Annotated[
+        int, typer.Option(min=1, max=contract.DETECTIONS)
+    ] = contract.VALIDATION_THRESHOLDS.max_detections,
     ignore_unknown_classes: Annotated[
         bool,
         typer.Option(
@@ -131,7 +133,7 @@ def val(
         runs = []
         for detector, its in zip(detectors, categories, strict=True):
             shared = {label: id for label, id in its.items() if id in in_all}
-            runs.append(_run(detector, dataset, measure.ask(detector, dataset, shared, asked, in_flight, resume)))
+            runs.append(_run(detector, dataset, measure.answers(detector, dataset, shared, asked, in_flight, resume)))
         first = runs[0]
         if save_predictions:
             formats.write_atomic(save_predictions, json.dumps(first.predictions).encode())

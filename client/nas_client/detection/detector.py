@@ -23,26 +23,23 @@ from .models import Model, Models
 from .outcomes import Detected, Failed, Outcome
 
 _Item = TypeVar("_Item")
+_Image = TypeVar("_Image", bound=ImageInput)
 RETRIES = 10
 _OUTPUTS = tuple(tensor.name for tensor in contract.OUTPUTS)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Thresholds of a request; what is None is the model's."""
+    """Thresholds of a request, as in `contract.Thresholds`; what is None is the model's, and the server checks them."""
 
     score: float | None
     iou: float | None
     max_detections: int | None
 
     def tensors(self, batch: int) -> dict[str, NDArray[Any]]:
-        """Inputs, (batch, 1) each."""
-        given = (
-            (contract.SCORE_THRESHOLD, np.float32, self.score),
-            (contract.IOU_THRESHOLD, np.float32, self.iou),
-            (contract.MAX_DETECTIONS, np.int32, self.max_detections),
-        )
-        return {tensor.name: np.full((batch, 1), value, kind) for tensor, kind, value in given if value is not None}
+        """Inputs of those that are given, (batch, 1) each."""
+        given = zip(contract.THRESHOLDS, (self.score, self.iou, self.max_detections), strict=True)
+        return {tensor.name: tensor.full(batch, value) for tensor, value in given if value is not None}
 
 
 class Detector:
@@ -156,6 +153,28 @@ class Detector:
         in_batches = batches([load(one) for one in picture], max(1, self.model.max_batch_size))
         return [detections for batch in in_batches for detections in self._detect(batch, asked)]
 
+    @overload
+    def detect_many(
+        self,
+        items: Iterable[_Image],
+        read: None = None,
+        *,
+        in_flight: int = 4,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Generator[Outcome[_Image], None, None]: ...
+    @overload
+    def detect_many(
+        self,
+        items: Iterable[_Item],
+        read: Callable[[_Item], ImageInput],
+        *,
+        in_flight: int = 4,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Generator[Outcome[_Item], None, None]: ...
     def detect_many(
         self,
         items: Iterable[_Item],

@@ -30,7 +30,7 @@ class Answer:
     resumed: bool = False
 
 
-def ask(
+def answers(
     detector: Detector,
     dataset: Dataset,
     categories: Mapping[int, int],

@@ -100,7 +100,7 @@ def assert_the_paths_agree(server: Server, network: YoloNAS, *arguments: object,
     assert grpc["pictures"] == reference.pictures and grpc["objects"] == reference.objects
     with Detector(f"http://{server.http_url}", model=FP16) as detector:  # the same over HTTP
         categories = dataset.categories_of(detector.class_names)
-        answers = measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4)
+        answers = measure.answers(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4)
         http = metrics.evaluate(dataset, [one for answer in answers for one in answer.predictions])
     assert http.map_50_95 == grpc["map_50_95"]
 
@@ -180,7 +180,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path,
         categories = dataset.categories_of(detector.class_names)
 
         def run(**options: Any) -> Any:
-            return measure.ask(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, 1, **options)
+            return measure.answers(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, 1, **options)
 
         stopped = run()
         for _ in range(5):
