@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from nas_client import Detector
 from nas_serve import Server, supervision, wheel
 
 from support.containers import triton_by_script
+from support.echo import add_model
 from support.samples import ROOT, SAMPLES
 
 BIN = Path(sys.executable).parent
@@ -307,3 +309,19 @@ def test_a_container_serves_the_repository(profile: str, compose: list[str], one
         assert run(*inside, "touch", "/models/x", env=env).returncode != 0
     finally:
         run(*compose, "--profile", profile, "down", "--volumes", env=env, timeout=120)
+
+
+def test_it_waits_for_a_first_model_and_serves_what_is_built_later(tmp_path: Path) -> None:
+    """`docker compose up` before anything was built; then a model, and another one."""
+    models, log = tmp_path / "models", tmp_path / "log"
+    models.mkdir()
+    threading.Timer(4, add_model, (models, "first")).start()
+    with (
+        served(models, tmp_path, NAS_WATCH="1") as ports,
+        httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}") as http,
+    ):
+        assert f"waiting there are no models in {models}; what nas-build puts there is served" in log.read_text()
+        assert http.get("v2/models/first/ready").is_success
+        add_model(models, "second")
+        assert until(lambda: http.get("v2/models/second/ready").is_success)
+        assert "reloading" in log.read_text() and http.get("v2/models/first/ready").is_success

@@ -45,6 +45,7 @@ def settings(command: Sequence[str]) -> Settings:
         shm_prefix=prefix,
         state=state,
         public_key=_taken("NAS_VERIFY_KEY"),
+        watch=os.environ.get("NAS_WATCH", "0") not in ("", "0"),
     )
 
 

@@ -31,6 +31,7 @@ class Settings:
         built: the model repository as it was built, if the one that is served is a view of it.
         models: of it, those that are served; all if empty.
         public_key: see `integrity`, which looks before every start.
+        watch: wait for a first model, and start again when models were built or taken away.
     """
 
     command: list[str]
@@ -48,6 +49,7 @@ class Settings:
     built: str | None = None
     models: list[str] = field(default_factory=list)
     public_key: str | None = None
+    watch: bool = False
 
     def to_json(self) -> str:
         """For the environment, as `VARIABLE`."""

@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def say(word: str, text: str = "") -> None:
-    """One line on standard output: `ready`, `restarting CAUSE`, `wrong MODEL`, `note TEXT`, `gave-up CAUSE`."""
+    """One line on standard output.
+
+    They are: `ready`, `restarting CAUSE`, `wrong MODEL`, `note TEXT`, `waiting TEXT`, `reloading`,
+    `gave-up CAUSE`.
+    """
     with contextlib.suppress(BrokenPipeError):
         print(f"{word} {text}".strip().replace("\n", " "), flush=True)
 

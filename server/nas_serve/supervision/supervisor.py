@@ -28,11 +28,12 @@ from nas_ensembles import integrity
 from ..front.envoy import Envoy, EnvoyError
 from .capacity import Capacity
 from .client import ANSWER_S, NO_ANSWER, Client
-from .errors import Ended, Failed, Hopeless
+from .errors import Changed, Ended, Failed, Hopeless
 from .questions import Questions
 from .settings import Settings
 from .status import Probes, say
 from .triton import Triton
+from .watched import Watched
 
 _SHARED_MEMORY = Path("/dev/shm")
 _CLIENTS = "nas_client_"  # names of regions of nas-client begin so, and are those of their files
@@ -58,6 +59,7 @@ class Supervisor:
             settings.front.triton_ports["http"], settings.front.triton_key, lambda: self._probes.show("live")
         )
         self._questions = Questions(Path(settings.model_repository), self._client, self._settle)
+        self._watched = Watched(Path(settings.model_repository)) if settings.watch else None
         self._capacity = Capacity()
         self._log: IO[bytes] = sys.stderr.buffer
         self._envoy: Envoy | None = None
@@ -72,10 +74,18 @@ class Supervisor:
             while True:
                 ready_at = None
                 try:
+                    if self._envoy is None:
+                        self._envoy = Envoy(self._settings.front, self._log)
+                    self._wait_for_models()
                     self._start()
                     ready_at, was_ready = time.monotonic(), True
                     say("ready")
                     self._watch()
+                except Changed:
+                    in_a_row = 0
+                    say("reloading")
+                    self._drain()
+                    self._kill()
                 except Exception as error:  # whatever it is, clients want answers
                     known = isinstance(error, Failed | EnvoyError)
                     failure = str(error) if known else f"{type(error).__name__}: {error}"
@@ -97,6 +107,17 @@ class Supervisor:
         finally:
             self._end()
 
+    def _wait_for_models(self) -> None:
+        """Until there is one, if it is told of changes at all."""
+        if self._watched is None:
+            return
+        if self._watched.is_empty:
+            say("waiting", f"there are no models in {self._watched.repository}; what nas-build puts there is served")
+            self._watched.forget()
+            while not self._watched.changed():
+                self._pause(_LOOK_S)
+        self._watched.accept()
+
     def _start(self) -> None:
         settings = self._settings
         key = Path(settings.public_key) if settings.public_key else None
@@ -104,8 +125,6 @@ class Supervisor:
             integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
         except integrity.IntegrityError as error:
             raise Hopeless(str(error)) from None
-        if self._envoy is None:
-            self._envoy = Envoy(settings.front, self._log)
         self._triton = Triton(settings, self._log, self._restarts)
         deadline = time.monotonic() + settings.start_s
         while time.monotonic() < deadline:
@@ -116,6 +135,7 @@ class Supervisor:
                 continue
             with contextlib.suppress(*NO_ANSWER):
                 if self._client.get("/v2/health/ready") is not None:
+                    assert self._envoy is not None
                     self._envoy.open(True)
                     return
         raise Failed(f"it was not ready after {settings.start_s:g} s")
@@ -126,6 +146,8 @@ class Supervisor:
         asked = asked_busy = -math.inf
         while True:
             self._must_run()
+            if self._watched is not None and self._watched.changed():
+                raise Changed
             lost = self._triton.lost_some()
             if lost and not self._settings.may_reload:
                 raise Failed("a process of a Python model is gone")
