@@ -282,7 +282,9 @@ def compose() -> list[str]:
         ([], {"triton"}),
         (["--profile", "cpu"], {"triton-cpu"}),
         (["--profile", "slim"], {"triton-slim"}),
-        (["--profile", "monitoring"], {"prometheus", "grafana"}),
+        (["--profile", "monitoring"], {"triton", "prometheus", "grafana"}),
+        (["--profile", "cpu-monitoring"], {"triton-cpu", "prometheus", "grafana"}),
+        (["--profile", "slim-monitoring"], {"triton-slim", "prometheus", "grafana"}),
         (["--profile", "gpu", "--profile", "monitoring"], {"triton", "prometheus", "grafana"}),
     ],
 )
