@@ -115,7 +115,6 @@ class Options:
     Attributes:
         weights: "coco" (the official file, downloaded once), "demo" (bundled), hf://OWNER/REPO/FILE@REVISION, a URL, or
             a path of a .pth, .pt or .safetensors file; {variant} in it stands for the variant's letter.
-        sha256: what the weights' file has to be; None takes whatever it is.
         variant: None takes the one recognised in the checkpoint.
         precision: of the engine.
         target: what runs the engine: a name of `targets.TARGETS`, or "auto" for tensorrt where a GPU is and a plan can
@@ -134,6 +133,7 @@ class Options:
         instances: of the engine, on each GPU.
         queue_delay_us: the engine waits so long for a batch to fill; None takes the target's.
         sign: private key (PEM, elliptic curve), see `integrity.sign`; None leaves the model unsigned.
+        sha256: what the weights' file has to be; None takes whatever it is.
 
     Raises:
         OptionError: if the name cannot be a model's, the hash is none, or TensorRT's batch size is larger than the
@@ -141,7 +141,6 @@ class Options:
     """
 
     weights: str | Path = field(default="coco", metadata=_found_in("checkpoint", "checkpoint_sha256"))
-    sha256: str | None = field(default=None, metadata=_found_in("checkpoint_sha256"))
     variant: Variant | None = field(default=None, metadata=_found_in("checkpoint", "name"))
     precision: Precision = "fp16"
     target: str = field(default="openvino", metadata=_found_in("target"))
@@ -160,6 +159,7 @@ class Options:
     instances: int = 1
     queue_delay_us: int | None = field(default=None, metadata=_found_in("queue_delay_us"))
     sign: Path | None = field(default=None, metadata=_decides_nothing("a signature lies beside the files it is over"))
+    sha256: str | None = field(default=None, metadata=_found_in("checkpoint_sha256"))
 
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):

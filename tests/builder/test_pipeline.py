@@ -126,4 +126,4 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
     untrained = pipeline.build(options(network_file, tmp_path / "n", precision="fp16"), progress)
     assert any("class_0" in warning for warning in progress.warnings)
     (doubt,) = untrained.doubts
-    assert "finds nothing in the 4 pictures" in doubt and any(doubt in warning for warning in progress.warnings)
+    assert "float32 finds " in doubt and any(doubt in warning for warning in progress.warnings)
