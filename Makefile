@@ -33,7 +33,8 @@ quick: $(STAMP)  ## Run the tests that need no server and build no model
 	$(BIN)/python -m pytest -m quick
 
 test: $(STAMP)  ## Run all tests against a real Triton
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
+	@# A thread each: processes that test side by side share the cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
 
 check: $(STAMP)  ## Lint, format, types and the direction of imports
 	$(BIN)/ruff check .

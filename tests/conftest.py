@@ -39,12 +39,6 @@ _HEAVY |= {"quarter_checkpoint", "small_checkpoint"}
 _LONGEST = ["client", "builder"]  # folders
 
 
-def pytest_configure() -> None:
-    """Processes that test side by side share the cores."""
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make quick` runs, and puts what takes longest first."""
     for item in items:
