@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quick test check chaos fuzz sbom bench sweep video memory results clean
+.PHONY: help quickstart quick test docs check chaos fuzz sbom bench sweep video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ quick: $(STAMP)  ## Run the tests that need no server and build no model
 test: $(STAMP)  ## Run all tests against a real Triton
 	@# A thread each: processes that test side by side share the cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
+
+docs: $(STAMP)  ## Build the documentation into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: $(STAMP)  ## Lint, format, types and the direction of imports
 	$(BIN)/ruff check .

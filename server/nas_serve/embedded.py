@@ -41,7 +41,9 @@ class Server:
         models: serve these only (an ensemble brings its composing models and that for frames); all if empty.
         host: address to listen on. This Triton predates security fixes: anything but loopback is for a container
             whose ports are published with care.
-        http_port, grpc_port, metrics_port: 0 takes a free one.
+        http_port: 0 takes a free one.
+        grpc_port: likewise.
+        metrics_port: likewise.
         log: file for the server's log; a temporary one if None.
         timeout_s: to become ready.
         poll_s: look for new model versions this often; 0 for never.
