@@ -18,6 +18,7 @@ from nas_ensembles.integrity import CONFIG, MANIFEST
 from nas_ensembles.known_answer import KnownAnswer
 
 from ..errors import RepositoryError
+from . import model_card
 from .configs import ServedModel, render
 
 MACHINE = "machine.json"  # what depends on the machine that built it; no other file does
@@ -99,6 +100,7 @@ def install(
         engine = folders[contract.stage_name(model.name, "engine")]
         _write(engine / model.target.engine_file, engine_file)
         _write(engine / known_answer.FILE, json.dumps(known.to_dict()).encode())
+        _write(folders[model.name] / model_card.FILE, model_card.render(model, manifest).encode())
         files = {
             str(path.relative_to(staging)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(staging.rglob("*"))
