@@ -27,8 +27,8 @@ def render(model: ServedModel, manifest: Mapping[str, Any]) -> str:
     lines = [
         f"# {model.name}",
         "",
-        f"YOLO-NAS {variant.upper()} in {precision} for {model.target.name}, built by nas-triton. `manifest.json` has more; "
-        "`machine.json` what depends on the machine that built it.",
+        f"YOLO-NAS {variant.upper()} in {precision} for {model.target.name}, built by nas-triton. More is in "
+        "`manifest.json`; what depends on the machine that built it is in `machine.json`.",
         "",
         "| | |",
         "|---|---|",
@@ -38,8 +38,8 @@ def render(model: ServedModel, manifest: Mapping[str, Any]) -> str:
         f"| default thresholds | score {model.thresholds.score:g}, IoU {model.thresholds.iou:g} |",
         *_measured(manifest),
         "",
-        "The weights keep the licence of the checkpoint. Deci's official ones, and all that is fine-tuned from them, are "
-        "for non-commercial use only.",
+        "The weights keep the licence of the checkpoint. Deci's official ones, and all that is fine-tuned from them, "
+        "are for non-commercial use only.",
         "",
         f"    nas-client detect bus.jpg --model {model.name}",
         f"    nas-build report {model.name}",
