@@ -72,7 +72,9 @@ def detect(
     format: Annotated[formats.Format, typer.Option(help="What to print.")] = "table",
     output: Annotated[
         Path | None,
-        typer.Option(help="Write there instead of printing; for yolo a folder of label files.", show_default=False),
+        typer.Option(
+            help="Write there instead of printing; for yolo a folder of label files; - prints.", show_default=False
+        ),
     ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Folder for annotated pictures and videos.", show_default=False)
@@ -95,6 +97,9 @@ def detect(
     """
     _quiet_opencv()
     listed = sources.expand(source, images.SUFFIXES | video.SUFFIXES)
+    for folder, left_out in sources.left_out(source, images.SUFFIXES | video.SUFFIXES).items():
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
+        ERRORS.print(visible(f"{folder}: left out {kinds}, which the server does not read"))
     failed = 0
     options = _RequestOptions(
         in_flight=in_flight,
@@ -105,7 +110,7 @@ def detect(
     names = FileNames()
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
-        with contextlib.closing(Results(format, output, class_names)) as results:
+        with contextlib.closing(Results(format, None if output == Path("-") else output, class_names)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
                     failed += _pictures(list(some), detector, options, save, names, results)
@@ -147,10 +152,12 @@ def _pictures(
     outcomes = detector.detect_many(some, Source.read, **options)
     for outcome in progress(outcomes, "detect", len(some), results.quiet):
         try:
-            results.add(_finish(outcome, save, names))
+            found = _finish(outcome, save, names)
         except (ClientError, OSError, ValueError) as error:
             failed += 1
             print_error(f"{outcome.item.name}: {error}")
+            continue
+        results.add(found)
     return failed
 
 

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from ..output import formats
 from ..output.formats import Found
-from .terminal import OUT, visible
+from .terminal import OUT, visible, writing
 
 
 class FileNames:
@@ -54,7 +54,8 @@ class Results:
         self.quiet = output is not None or not self._by_line or not sys.stdout.isatty()
         if self._by_line:
             if output is not None:
-                self._file = self._stack.enter_context(formats.atomic(output))
+                with writing(output):
+                    self._file = self._stack.enter_context(formats.atomic(output))
             self._print(formats.BY_LINE[format][0])
 
     def add(self, found: Found) -> None:
@@ -63,7 +64,8 @@ class Results:
             stem = Path(found.source.file_name).stem + ("" if found.frame is None else f"_{found.frame:06d}")
             assert self._output is not None
             path = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
-            formats.write_atomic(path, formats.yolo_lines(found).encode())
+            with writing(path):
+                formats.write_atomic(path, formats.yolo_lines(found).encode())
         elif self._by_line:
             self._print(formats.BY_LINE[self._format][1](found))
         elif self._format == "table" and found.frame is not None:
@@ -73,20 +75,25 @@ class Results:
 
     def close(self) -> None:
         """Write what is left."""
-        with self._stack:
+        with writing(self._where), self._stack:
             if self._format in formats.WHOLE:
                 self._print(formats.WHOLE[self._format](self._found, self._class_names))
             elif self._format == "table":
                 self._print_tables()
 
+    @property
+    def _where(self) -> object:
+        return self._output or "standard output"
+
     def _print(self, text: str) -> None:
-        if self._file is not None:
-            self._file.write(text.encode())
-        elif self._output is not None:
-            formats.write_atomic(self._output, text.encode())
-        else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        with writing(self._where):
+            if self._file is not None:
+                self._file.write(text.encode())
+            elif self._output is not None:
+                formats.write_atomic(self._output, text.encode())
+            else:
+                sys.stdout.write(text)
+                sys.stdout.flush()
 
     def _print_tables(self) -> None:
         tables = [_table(self._found)] if self._found else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 from nas_ensembles.release import VERSION
 
 from . import bench, check, detect, models, val
+from .terminal import OutputFailed, end_output, writing
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(detect.detect)
@@ -34,4 +36,8 @@ def nas_client(
 
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        with writing("standard output"):  # errors of other files have been told of before they get here
+            app()
+    except OutputFailed as error:
+        sys.exit(end_output(error))

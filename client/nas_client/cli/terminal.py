@@ -34,6 +34,7 @@ Url = Annotated[
 ]
 ProtocolOption = Annotated[Protocol | None, typer.Option(help="Default: the URL's, else grpc.", show_default=False)]
 _Item = TypeVar("_Item")
+_SIGPIPE = 141  # what a shell gives for a program that it ended
 # Flags of `val` that mend a data set.
 _REMEDIES: dict[str | None, str] = {
     "images": " (--images DIR)",
@@ -44,6 +45,31 @@ Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
 Retries = Annotated[
     int, typer.Option(min=0, help="Of a request that the server could not take, after pauses that grow.")
 ]
+
+
+class OutputFailed(Exception):
+    """Results cannot be written where they were to go; its cause is the OSError."""
+
+
+@contextlib.contextmanager
+def writing(where: object) -> Iterator[None]:
+    """What fails in here is the output's fault, and no picture's."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputFailed(f"cannot write to {where}: {error.strerror or error}") from error
+
+
+def end_output(error: OutputFailed) -> int:
+    """Nothing more is written to standard output, not even at exit; what was stays. The exit code.
+
+    A reader who has seen enough (`head`, say) is no error worth a word.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error.__cause__, BrokenPipeError):
+        return _SIGPIPE
+    print_error(f"{error}. What was written before is kept.")
+    return 1
 
 
 @contextlib.contextmanager
@@ -64,9 +90,8 @@ def exit_codes() -> Iterator[None]:
     except ModuleNotFoundError as error:
         print_error(f"{error.name} is not installed: pip install 'nas-triton[val]'")
         raise typer.Exit(1) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, say) has seen enough
-        raise typer.Exit(141) from None
+    except OutputFailed as error:
+        raise typer.Exit(end_output(error)) from None
     except KeyboardInterrupt:
         ERRORS.print("interrupted")
         raise typer.Exit(130) from None

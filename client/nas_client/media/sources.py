@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import mimetypes
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,7 @@ import httpx
 from nas_ensembles import images
 
 STDIN = "-"
+_UNREGISTERED = frozenset({".avif", ".heic", ".heif", ".jxl"})  # of pictures, where Python does not know them yet
 MAX_BYTES = 256 * 2**20  # of a picture that comes from elsewhere
 
 
@@ -75,6 +78,22 @@ def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) ->
         else:
             sources += [Source(str(path), path.name) for path in _paths(name, suffixes)]
     return sources
+
+
+def left_out(names: Iterable[str], suffixes: Collection[str]) -> dict[str, Counter[str]]:
+    """Of each folder, how many pictures and videos of which other suffix `expand` leaves out."""
+    found = {}
+    for name in names:
+        path = Path(os.path.expanduser(name))
+        if os.path.isdir(path):
+            others = [p.suffix.lower() for p in path.rglob("*") if p.suffix.lower() not in suffixes and p.is_file()]
+            found[name] = Counter(suffix for suffix in others if _is_visual(suffix))
+    return {name: counts for name, counts in found.items() if counts}
+
+
+def _is_visual(suffix: str) -> bool:
+    kind, _ = mimetypes.guess_type(f"x{suffix}")
+    return suffix in _UNREGISTERED or (kind or "").startswith(("image/", "video/"))
 
 
 def split_url(name: str) -> SplitResult:

@@ -170,3 +170,44 @@ def test_what_is_answered_before_ctrl_c_is_kept(run: Run, tmp_path: Path) -> Non
     assert process.returncode == 130 and "Traceback" not in errors
     assert 0 < len(out.splitlines()) < 3000
     assert all(json.loads(line)["source"] == str(PICTURES[1]) for line in out.splitlines())
+
+
+def test_a_reader_who_has_seen_enough_ends_it_quietly(run: Run) -> None:
+    """As `| head -1` does."""
+    command = [str(CLIENT), "detect", *[str(PICTURES[1])] * 3000, "--model", "yolo_nas_s_int8", "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=run.environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["source"] == str(PICTURES[1])
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141
+
+
+@pytest.mark.parametrize("arguments", [["--format", "jsonl"], ["--format", "json"], []])
+def test_a_full_disk_is_said_once(arguments: list[str], run: Run) -> None:
+    command = [str(CLIENT), "detect", *map(str, PICTURES), "--model", "yolo_nas_s_int8", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: cannot write to standard output: No space left on device. What was written before is kept.\n"
+    )
+
+
+def test_models_on_a_full_disk(run: Run) -> None:
+    with open("/dev/full", "w") as full:
+        command = [str(CLIENT), "models"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left on device" in done.stderr
+
+
+def test_output_to_a_dash_is_printed(detect: partial, tmp_path: Path) -> None:
+    out, _ = detect(SAMPLES / "bus.jpg", "--format", "jsonl", "--output", "-")
+    assert json.loads(out)["detections"] and not (tmp_path / "-").exists()
+
+
+def test_what_a_folder_has_beside_is_named(detect: partial, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "bus.jpg", tmp_path)
+    (tmp_path / "scan.tiff").write_bytes(b"II*\0")
+    out, errors = detect(tmp_path, "--format", "jsonl")
+    assert len(out.splitlines()) == 1 and f"{tmp_path}: left out 1 .tiff, which the server does not read" in errors

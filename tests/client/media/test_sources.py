@@ -55,6 +55,16 @@ def test_a_folder_is_its_pictures_sorted_with_those_below(tmp_path: Path) -> Non
     assert names(tmp_path / "*.gif") == [str(tmp_path / "*.gif")]
 
 
+def test_pictures_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    for name in ("a.tiff", "b.TIFF", "deep/c.gif", "d.avif", "e.jpg", "notes.txt", "labels.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert sources.left_out([str(tmp_path), str(tmp_path / "a.tiff"), "-"], {".jpg"}) == {
+        str(tmp_path): {".tiff": 2, ".gif": 1, ".avif": 1}
+    }
+    assert sources.left_out([str(tmp_path)], {".jpg", ".tiff", ".gif", ".avif"}) == {}
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].jpg").write_bytes(b"x")
     (tmp_path / "a1.jpg").write_bytes(b"x")
