@@ -108,7 +108,7 @@ def tables(
             point.target if point.stage == ENSEMBLE else f"  {point.stage} alone",
             str(point.load),
             *(f"{getattr(point, number):.1f}" for number in _NUMBERS),
-            f"{max(point.spread['throughput'], point.spread['p50_ms']) * 50:.0f}",
+            f"{max(point.spread['throughput'], point.spread['p50_ms']) * 50:.0f}" if point.rounds > 1 else "",
             *(f"{point.where[place]:.1f}" if place in point.where else "" for place in WHERE),
             f"{point.batch:.1f}" if point.batch else "",
         )
