@@ -74,8 +74,6 @@ class Supervisor:
             while True:
                 ready_at = None
                 try:
-                    if self._envoy is None:
-                        self._envoy = Envoy(self._settings.front, self._log)
                     self._wait_for_models()
                     self._start()
                     ready_at, was_ready = time.monotonic(), True
@@ -114,6 +112,7 @@ class Supervisor:
         if self._watched.is_empty:
             say("waiting", f"there are no models in {self._watched.repository}; what nas-build puts there is served")
             self._watched.forget()
+            self._start_envoy()
             while not self._watched.changed():
                 self._pause(_LOOK_S)
         self._watched.accept()
@@ -125,6 +124,7 @@ class Supervisor:
             integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
         except integrity.IntegrityError as error:
             raise Hopeless(str(error)) from None
+        envoy = self._start_envoy()
         self._triton = Triton(settings, self._log, self._restarts)
         deadline = time.monotonic() + settings.start_s
         while time.monotonic() < deadline:
@@ -135,10 +135,15 @@ class Supervisor:
                 continue
             with contextlib.suppress(*NO_ANSWER):
                 if self._client.get("/v2/health/ready") is not None:
-                    assert self._envoy is not None
-                    self._envoy.open(True)
+                    envoy.open(True)
                     return
         raise Failed(f"it was not ready after {settings.start_s:g} s")
+
+    def _start_envoy(self) -> Envoy:
+        """Unless it runs; it refuses everything until it is opened."""
+        if self._envoy is None:
+            self._envoy = Envoy(self._settings.front, self._log)
+        return self._envoy
 
     def _watch(self) -> None:
         """Until something is wrong."""
