@@ -30,7 +30,7 @@ quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop
 	@echo 'The annotated picture is output/bus.jpg'
 
 quick: $(STAMP)  ## Run the tests that need no server and build no model
-	$(BIN)/python -m pytest -m quick
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m quick --numprocesses logical --maxprocesses 4
 
 test: $(STAMP)  ## Run all tests against a real Triton
 	@# A thread each: processes that test side by side share the cores.

@@ -109,6 +109,7 @@ def test_variant_of_the_file_must_be_the_one_asked_for(tmp_path: Path) -> None:
     assert caught.value.options == ("variant=s",)
 
 
+@pytest.mark.slow
 def test_class_names_from_a_file(tmp_path: Path) -> None:
     network_file, names = tmp_path / "two.pth", tmp_path / "names.txt"
     torch.manual_seed(0)

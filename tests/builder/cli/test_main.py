@@ -29,6 +29,7 @@ def run_cli(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)  # type: ignore[call-overload,no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(number: int, tmp_path: Path) -> None:
     command = [str(BIN / "nas-build"), "--weights", "demo", "--precision", "int8", "--model-repository", str(tmp_path)]
@@ -98,6 +99,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_info_as_json() -> None:
     result = run_cli("info", "--json")
     assert [round(entry["parameters"] / 1e6, 2) for entry in json.loads(result.stdout)] == [19.05, 51.18, 66.98]

@@ -130,6 +130,7 @@ def test_processing_is_compiled_into_the_graph(processing: Processing, demo_netw
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
+@pytest.mark.slow
 def test_small_canvas_has_fewer_candidates(demo_network: YoloNAS) -> None:
     from nas_build.yolo_nas import network
 
