@@ -99,7 +99,7 @@ def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], 
     assert sum(path.stat().st_size for path in files if path.is_file()) < 180e6
 
 
-@pytest.mark.parametrize("extras", ["serve", "build", "build,serve", "bench,val", "sign,supervision,docker"])
+@pytest.mark.parametrize("extras", ["serve", "build", "bench,val", "bench,build,serve,val", "sign,supervision,docker"])
 def test_the_extras_go_together(extras: str, wheel: Path, wheels: Path, tmp_path: Path) -> None:
     if sys.version_info >= (3, 13) and "serve" in extras:
         pytest.skip("Python 3.13 wants requirements-py313.txt")
