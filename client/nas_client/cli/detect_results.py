@@ -75,18 +75,14 @@ class Results:
 
     def close(self) -> None:
         """Write what is left."""
-        with writing(self._where), self._stack:
+        with writing(self._output), self._stack:
             if self._format in formats.WHOLE:
                 self._print(formats.WHOLE[self._format](self._found, self._class_names))
             elif self._format == "table":
                 self._print_tables()
 
-    @property
-    def _where(self) -> object:
-        return self._output or "standard output"
-
     def _print(self, text: str) -> None:
-        with writing(self._where):
+        with writing(self._output):
             if self._file is not None:
                 self._file.write(text.encode())
             elif self._output is not None:

@@ -37,7 +37,7 @@ def nas_client(
 def main() -> None:
     """Entry point."""
     try:
-        with writing("standard output"):  # errors of other files have been told of before they get here
+        with writing():  # errors of other files have been told of before they get here
             app()
     except OutputFailed as error:
         sys.exit(end_output(error))

@@ -52,11 +52,12 @@ class OutputFailed(Exception):
 
 
 @contextlib.contextmanager
-def writing(where: object) -> Iterator[None]:
-    """What fails in here is the output's fault, and no picture's."""
+def writing(path: object = None) -> Iterator[None]:
+    """What fails in here is the output's fault, and no picture's: of a file, or of standard output."""
     try:
         yield
     except OSError as error:
+        where = path or error.filename or "standard output"
         raise OutputFailed(f"cannot write to {where}: {error.strerror or error}") from error
 
 

@@ -171,3 +171,9 @@ def test_what_is_no_picture_is_not_measured(server: Server, analyzer: Analyzer, 
     wrong.write_bytes(b"no picture")
     done = run(server, wrong, "--model", INT8)
     assert done.returncode == 1 and "x.jpg" in done.stderr and "no" in done.stderr
+
+
+def test_a_table_that_cannot_be_written_is_named(server: Server, analyzer: Analyzer) -> None:
+    done = run(server, BUS, "--model", INT8, "--concurrency", 1, *QUICK, "--csv", "/proc/nope.csv")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: cannot write to /proc" in done.stderr

@@ -211,3 +211,9 @@ def test_what_a_folder_has_beside_is_named(detect: partial, tmp_path: Path) -> N
     (tmp_path / "scan.tiff").write_bytes(b"II*\0")
     out, errors = detect(tmp_path, "--format", "jsonl")
     assert len(out.splitlines()) == 1 and f"{tmp_path}: left out 1 .tiff, which the server does not read" in errors
+
+
+@pytest.mark.parametrize("arguments", [["--format", "jsonl"], ["--format", "json"], [], ["--format", "yolo"]])
+def test_an_output_that_cannot_be_written_is_named(arguments: list[str], detect: partial) -> None:
+    _, errors = detect(SAMPLES / "bus.jpg", *arguments, "--output", "/proc/nope", code=1)
+    assert errors.startswith("error: cannot write to /proc/nope") and errors.count("error") == 1
