@@ -1,4 +1,4 @@
-"""Download files that are pinned by their hash, once, with resume."""
+"""Download files once, whole or not at all; those that are pinned by their hash, with resume."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def fetch(
 ) -> Path:
     """Download a file into a folder unless it is there.
 
-    The bytes go to `NAME.part`, which a later call resumes; the file gets its name when its hash is right.
+    The bytes go to `NAME.part`; the file gets its name when it is whole and its hash is right. After a connection that
+    broke, the next URL or call resumes what is pinned and starts over with what is not. Ctrl-C leaves nothing.
 
     Raises:
         DownloadError: says what each URL answered, and how to bring the file by hand.
@@ -58,18 +59,10 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for url in download.urls:
-            part = folder / f"{download.name}.part"
-            try:
-                _receive(url, part, download, progress)
-            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                reasons.append(f"{url}: {error or type(error).__name__}")
-                continue
-            got = file_sha256(part)
-            if download.sha256 in (None, got):
-                part.replace(target)
+            reason = _try(url, download, target, progress)
+            if reason is None:
                 return target
-            part.unlink()
-            reasons.append(f"{url}: SHA-256 {got}, expected {download.sha256}")
+            reasons.append(f"{without_secrets(url)}: {reason}")
     except OSError as error:
         raise DownloadError(f"{folder}: cannot keep {download.name} there: {error}. Set NAS_CACHE.") from error
     raise DownloadError(
@@ -83,10 +76,48 @@ def _pin(download: Download) -> str:
     return f" (SHA-256 {download.sha256})" if download.sha256 else ""
 
 
+def without_secrets(url: str) -> str:
+    """For messages: a query may hold a signature."""
+    try:
+        return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+    except (httpx.InvalidURL, UnicodeError):
+        return url
+
+
+def _try(url: str, download: Download, target: Path, progress: Progress) -> str | None:
+    """Receive the file; or say why not."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        _receive(url, part, download, progress)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        if download.sha256 is None:
+            part.unlink(missing_ok=True)
+        return _reason(error)
+    except KeyboardInterrupt:
+        part.unlink(missing_ok=True)
+        raise
+    got = file_sha256(part)
+    if download.sha256 in (None, got):
+        part.replace(target)
+        return None
+    part.unlink()
+    return f"SHA-256 {got}, expected {download.sha256}"
+
+
+def _reason(error: Exception) -> str:
+    """The status of the answer and what the host says of it, or why there is none."""
+    if isinstance(error, httpx.HTTPStatusError):
+        response = error.response
+        said = response.headers.get("X-Error-Message")  # Hugging Face's
+        return f"{response.status_code} {response.reason_phrase}" + (f": {said}" if said else "")
+    return str(error) or type(error).__name__
+
+
 def _receive(url: str, part: Path, download: Download, progress: Progress) -> None:
     """Append what is missing of `part`; start over where the server does not resume."""
     have = part.stat().st_size if part.exists() and download.sha256 else 0  # unpinned, it may have changed meanwhile
-    headers = {**download.headers, **({"Range": f"bytes={have}-"} if have else {})}
+    # Compressed on its way it would be neither as long nor the same: what is received is written as it is.
+    headers = {**download.headers, "Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=httpx.Timeout(30.0)) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is missing; the hash decides
@@ -98,7 +129,7 @@ def _receive(url: str, part: Path, download: Download, progress: Progress) -> No
             for chunk in response.iter_raw(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
-                progress(f"download {download.name}", done, total)
+                progress(f"download {download.name}", done, max(done, total))
 
 
 def file_sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Files(BaseHTTPRequestHandler):
-    """Serves DATA: /good resumes, /plain does not, /cut breaks off, /wrong has other bytes, /gone is 404."""
+    """Serves DATA: /good resumes, /plain does not, /cut breaks off, /wrong has other bytes, /gone is 404.
+
+    /packed comes compressed where that is accepted.
+    """
 
     ranges: list[str | None] = []
 
@@ -32,7 +36,11 @@ class Files(BaseHTTPRequestHandler):
         if start >= len(data):
             self.send_error(416)
             return
+        packed = self.path == "/packed" and "gzip" in self.headers.get("Accept-Encoding", "")
+        data = gzip.compress(data) if packed else data
         self.send_response(206 if start else 200)
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         self.wfile.write(data[start : start + 500_000] if self.path == "/cut" and not start else data[start:])
@@ -113,3 +121,29 @@ def test_a_cache_that_cannot_be_written(host: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DownloadError, match="Set NAS_CACHE"):
         fetch(download(host, "/good"), tmp_path / "file" / "cache")
+
+
+def test_a_host_that_compresses(host: str, tmp_path: Path) -> None:
+    assert fetch(download(host, "/packed"), tmp_path).read_bytes() == DATA
+
+
+def test_an_interrupt_leaves_nothing(host: str, tmp_path: Path) -> None:
+    def interrupt(_: str, done: int, __: int) -> None:
+        assert names(tmp_path) == ["weights.pth.part"]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(download(host, "/good"), tmp_path, progress=interrupt)
+    assert names(tmp_path) == []
+
+
+def test_what_is_not_pinned_starts_over(host: str, tmp_path: Path) -> None:
+    """Nothing says that what is missing is of the same file."""
+    Files.ranges.clear()
+    unpinned = Download("weights.pth", None, (f"{host}/cut",))
+    with pytest.raises(DownloadError, match=f"{host}/cut: "):
+        fetch(unpinned, tmp_path)
+    assert names(tmp_path) == []
+    (tmp_path / "weights.pth.part").write_bytes(b"of a process that was killed")
+    assert fetch(Download("weights.pth", None, (f"{host}/good",)), tmp_path).read_bytes() == DATA
+    assert Files.ranges == [None, None]

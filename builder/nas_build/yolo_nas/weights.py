@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from nas_eval import errors as eval_errors
-from nas_eval.downloads import Download, cache_folder, fetch, file_sha256
+from nas_eval.downloads import Download, cache_folder, fetch, file_sha256, without_secrets
 
 from ..errors import CheckpointError, DownloadError
 from ..inputs import bundled
@@ -99,7 +99,8 @@ def _resolve(request: WeightsRequest, progress: BuildProgress) -> Path:
         file = _fetched(download, progress)
         if not request.sha256:
             progress.warn(
-                f"{weights} is not pinned: what is used, {file}, has SHA-256 {file_sha256(file)}.", options=("sha256",)
+                f"{without_secrets(weights)} is not pinned: what is used, {file}, has SHA-256 {file_sha256(file)}.",
+                options=("sha256",),
             )
         return file
     path = Path(weights).expanduser()
@@ -124,7 +125,7 @@ def _download(weights: str, sha256: str | None) -> Download:
         endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         revision, file = quote(match["revision"] or "main", safe=""), quote(match["file"])
         url = f"{endpoint.rstrip('/')}/{match['repo']}/resolve/{revision}/{file}"
-        if token := os.environ.get("HF_TOKEN"):
+        if token := (os.environ.get("HF_TOKEN") or _saved_token()).strip():
             headers = {"Authorization": f"Bearer {token}"}
     elif weights.startswith("http://") and not sha256:
         raise CheckpointError(
@@ -135,6 +136,16 @@ def _download(weights: str, sha256: str | None) -> Download:
     return Download(
         f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}", sha256 and sha256.lower(), (url,), headers
     )
+
+
+def _saved_token() -> str:
+    """What `hf auth login` has left where `huggingface_hub` looks for it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    try:
+        return Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _fetched(download: Download, progress: BuildProgress, notice: str | None = None) -> Path:

@@ -32,3 +32,11 @@ def test_what_is_doubted(what: dict[str, Any], expected: list[str]) -> None:
 
 def test_nothing_was_measured_of_int8() -> None:
     assert doubts({**measured(10), "int8": {"method": "max"}}) == []
+
+
+def test_a_network_that_does_not_know_the_labels() -> None:
+    """What float32 finds is no judge of float32."""
+    accuracy = {"map_50_95_float32": 0.4, "loss": 0.0, "loss_low": -0.1, "loss_high": 0.1}
+    (doubt,) = doubts({**measured(10), "int8": {"truth": "labels", "accuracy": accuracy}})
+    assert "float32 itself reaches 0.4 mAP on the labelled pictures" in doubt.message
+    assert doubts({**measured(10), "int8": {"truth": "float32", "accuracy": accuracy}}) == []

@@ -21,7 +21,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Files(BaseHTTPRequestHandler):
-    """Everything is DATA but what is gated, which wants a token, and what is gone."""
+    """All is DATA but what is gated, which wants a token, what is gone, and what is elsewhere: under another name."""
 
     asked: list[tuple[str, str | None]] = []
 
@@ -30,6 +30,12 @@ class Files(BaseHTTPRequestHandler):
         Files.asked.append((self.path, token))
         if "gone" in self.path or ("gated" in self.path and token != "Bearer secret"):
             self.send_error(404 if "gone" in self.path else 401)
+            return
+        if "elsewhere" in self.path:
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/storage/x.pth")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(DATA)))
@@ -54,8 +60,9 @@ def host() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    for name in (weights.MIRROR_VARIABLE, "HF_ENDPOINT", "HF_TOKEN"):
+    for name in (weights.MIRROR_VARIABLE, "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     Files.asked.clear()
     return tmp_path / "cache"
 
@@ -98,7 +105,7 @@ def test_each_host_that_fails_is_named_with_its_answer(host: str, monkeypatch: p
     with pytest.raises(DownloadError) as caught:
         resolve("coco")  # what is there is not the official file
     message = str(caught.value)
-    assert f"{host}/gone/yolo_nas_s_coco.pth: Client error '404" in message
+    assert f"{host}/gone/yolo_nas_s_coco.pth: 404 Not Found\n" in message
     assert "http://127.0.0.1:9/yolo_nas_s_coco.pth: " in message and f"SHA-256 {SHA}, expected c1b1d914" in message
     assert "put it at" in message and "Or give its path; the demo weights need no download." in message
     assert caught.value.options == ("weights=FILE", "weights=demo")
@@ -138,6 +145,26 @@ def test_hugging_face(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("hf://me", "hf://me/repo", "hf://me/repo/", "hf://me/repo/x@"):
         with pytest.raises(CheckpointError, match="expected hf://OWNER/REPO/FILE"):
             resolve(wrong)
+
+
+def test_the_token_that_a_login_left_stays_with_its_host(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file itself is on another host, which gets no token."""
+    monkeypatch.setenv("HF_ENDPOINT", host)
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface/token").write_text("secret\n")
+    assert resolve("hf://me/gated/elsewhere.pth", sha256=SHA).read_bytes() == DATA
+    (first, token), (second, stripped) = Files.asked
+    assert (first, token) == ("/me/gated/resolve/main/elsewhere.pth", "Bearer secret")
+    assert (second, stripped) == ("/storage/x.pth", None)
+
+
+def test_secrets_of_a_url_are_not_shown(host: str) -> None:
+    with pytest.raises(DownloadError) as caught:
+        resolve(f"{host.replace('//', '//me:word@')}/gone.pth?signature=abc", sha256=SHA)
+    assert f"{host}/gone.pth: 404 Not Found" in str(caught.value)
+    assert "abc" not in str(caught.value) and "word" not in str(caught.value)
 
 
 def test_a_file_that_is_another(tmp_path: Path) -> None:
