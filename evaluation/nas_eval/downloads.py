@@ -46,7 +46,7 @@ def fetch(
     """Download a file into a folder unless it is there.
 
     The bytes go to `NAME.part`; the file gets its name when it is whole and its hash is right. After a connection that
-    broke, the next URL or call resumes what is pinned and starts over with what is not. Ctrl-C leaves nothing.
+    broke, or Ctrl-C, the next URL or call resumes what is pinned and starts over with what is not.
 
     Raises:
         DownloadError: says what each URL answered, and how to bring the file by hand.
@@ -90,11 +90,10 @@ def _try(url: str, download: Download, target: Path, progress: Progress) -> str 
     try:
         _receive(url, part, download, progress)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        if download.sha256 is None:
-            part.unlink(missing_ok=True)
+        _drop_unpinned(part, download)
         return _reason(error)
     except KeyboardInterrupt:
-        part.unlink(missing_ok=True)
+        _drop_unpinned(part, download)
         raise
     got = file_sha256(part)
     if download.sha256 in (None, got):
@@ -102,6 +101,12 @@ def _try(url: str, download: Download, target: Path, progress: Progress) -> str 
         return None
     part.unlink()
     return f"SHA-256 {got}, expected {download.sha256}"
+
+
+def _drop_unpinned(part: Path, download: Download) -> None:
+    """What is pinned goes on where it stopped; the other may be another file by then."""
+    if download.sha256 is None:
+        part.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

@@ -28,7 +28,9 @@ def test_a_step_that_fails_is_timed_but_not_done() -> None:
     assert progress.counts == [("check", 0, 2)] and "check" in progress.seconds
 
 
-def test_silence() -> None:
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     SILENT.advance()
     SILENT.warn("x", options=("name",))
     SILENT.log("error", "x")
+    SILENT.count("download", 1, 2)
+    assert capsys.readouterr() == ("", "")

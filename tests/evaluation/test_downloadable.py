@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import zipfile
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,16 +13,12 @@ from nas_eval.downloads import Download
 from nas_eval.errors import DatasetError, DownloadError
 
 from support.samples import SAMPLES
+from support.web import serving_files
 
 TRUTH = (
     '{"images": [{"id": 7, "file_name": "bus.jpg"}], "categories": [{"id": 6, "name": "bus"}], '
     '"annotations": [{"id": 1, "image_id": 7, "category_id": 6, "bbox": [1, 2, 3, 4]}]}'
 )
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture()
@@ -40,22 +33,13 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with zipfile.ZipFile(folder / "truth.zip", "w") as archive:
         archive.writestr("annotations/val.json", TRUTH)
         archive.writestr("annotations/train.json", "not wanted")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    pins = tuple(
-        Download(
-            name,
-            hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-            (f"http://127.0.0.1:{server.server_port}/{name}",),
+    with serving_files(folder) as url:
+        pins = tuple(
+            Download(name, hashlib.sha256((folder / name).read_bytes()).hexdigest(), (f"{url}/{name}",))
+            for name in ("pictures.zip", "truth.zip")
         )
-        for name in ("pictures.zip", "truth.zip")
-    )
-    monkeypatch.setitem(DOWNLOADABLE, "tiny", CocoArchives(pins, "annotations/val.json", "val"))
-    yield folder
-    server.shutdown()
-    thread.join()
-    server.server_close()
+        monkeypatch.setitem(DOWNLOADABLE, "tiny", CocoArchives(pins, "annotations/val.json", "val"))
+        yield folder
 
 
 def test_fetched_and_unpacked_once(archives: Path, tmp_path: Path) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from nas_eval.downloads import Download, fetch
 from nas_eval.errors import DownloadError
 
+from support.web import Quiet, serving
+
 DATA = bytes(range(256)) * 8192  # 2 MiB
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class Files(BaseHTTPRequestHandler):
+class Files(Quiet):
     """Serves DATA: /good resumes, /plain does not, /cut breaks off, /wrong has other bytes, /gone is 404.
 
     /packed comes compressed where that is accepted.
@@ -45,19 +45,11 @@ class Files(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[start : start + 500_000] if self.path == "/cut" and not start else data[start:])
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Files) as url:
+        yield url
 
 
 def download(host: str, *paths: str) -> Download:
@@ -127,14 +119,17 @@ def test_a_host_that_compresses(host: str, tmp_path: Path) -> None:
     assert fetch(download(host, "/packed"), tmp_path).read_bytes() == DATA
 
 
-def test_an_interrupt_leaves_nothing(host: str, tmp_path: Path) -> None:
-    def interrupt(_: str, done: int, __: int) -> None:
+@pytest.mark.parametrize(("sha256", "left"), [(SHA, ["weights.pth.part"]), (None, [])], ids=["pinned", "not pinned"])
+def test_an_interrupt_leaves_what_can_be_resumed(
+    sha256: str | None, left: list[str], host: str, tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
         assert names(tmp_path) == ["weights.pth.part"]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(download(host, "/good"), tmp_path, progress=interrupt)
-    assert names(tmp_path) == []
+        fetch(Download("weights.pth", sha256, (f"{host}/good",)), tmp_path, progress=interrupt)
+    assert names(tmp_path) == left
 
 
 def test_what_is_not_pinned_starts_over(host: str, tmp_path: Path) -> None:

@@ -38,5 +38,5 @@ def exit_codes() -> Iterator[None]:
         ERRORS.print(Text.assemble(("error: ", "red"), message))
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        ERRORS.print("interrupted; nothing half-written is left")
+        ERRORS.print("interrupted; nothing half-written was installed")
         raise typer.Exit(130) from None

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,11 +150,7 @@ def val(
             "pictures": len(dataset.pictures),
             "failed": failed,
             "retried": sum(run.retried for run in runs),
-            "protocol": {
-                "score_threshold": asked.score,
-                "iou_threshold": asked.iou,
-                "max_detections": asked.max_detections,
-            },
+            "protocol": {tensor.name: value for tensor, value in zip(contract.THRESHOLDS, astuple(asked), strict=True)},
             "models": [{"name": run.name, "pictures_per_second": run.rate, **_plain(run.metrics)} for run in runs],
             **({"difference": _numbers(asdict(difference))} if difference else {}),
         }

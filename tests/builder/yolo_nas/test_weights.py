@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,13 @@ from nas_build.yolo_nas import weights
 from nas_build.yolo_nas.weights import WeightsRequest
 
 from support.builds import Heard
+from support.web import Quiet, serving
 
 DATA = bytes(range(256)) * 64
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class Files(BaseHTTPRequestHandler):
+class Files(Quiet):
     """All is DATA but what is gated, which wants a token, what is gone, and what is elsewhere: under another name."""
 
     asked: list[tuple[str, str | None]] = []
@@ -42,19 +41,11 @@ class Files(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(DATA)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Files) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -22,6 +20,7 @@ from nas_client.media.video import VideoFile
 
 from support.commands import CLIENT, Run
 from support.samples import PICTURES, SAMPLES
+from support.web import serving_files
 
 
 @pytest.fixture
@@ -79,12 +78,7 @@ def test_originals_are_not_written_over(detect: partial, tmp_path: Path) -> None
 
 def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
     shutil.copy(SAMPLES / "bus.jpg", tmp_path)
-    files = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    files.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with ThreadingHTTPServer(("127.0.0.1", 0), files) as web:
-        thread = threading.Thread(target=web.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{web.server_port}"
+    with serving_files(tmp_path) as url:
         out, errors = detect(
             "-",
             f"{url}/bus.jpg",
@@ -95,8 +89,6 @@ def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
             code=1,
             stdin=(SAMPLES / "bus.jpg").read_bytes(),
         )
-        web.shutdown()
-        thread.join()
     results = [json.loads(line) for line in out.splitlines()]
     assert [r["source"] for r in results] == ["-", f"{url}/bus.jpg", "bus.jpg"]
     assert results[0]["detections"] == results[1]["detections"] == results[2]["detections"]

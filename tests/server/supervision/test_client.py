@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,12 @@ import pytest
 from nas_ensembles import contract
 from nas_serve.supervision.client import Client
 
+from support.web import Quiet, serving
+
 LENGTH = "Inference-Header-Content-Length"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet):
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, Any, bytes]] = []
 
@@ -48,19 +48,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body or b"")
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(Handler, "seen", [])
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield Client(server.server_port, "the key", lambda: None)
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield Client(int(url.rpartition(":")[2]), "the key", lambda: None)
 
 
 def test_what_triton_knows_by_itself(client: Client) -> None:
