@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nas_ensembles.release import VERSION
+from nas_ensembles.release import print_version
 from rich.console import Console
 from rich.text import Text
 
@@ -20,12 +20,6 @@ from .supervision.ports import DEFAULT_PORTS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(VERSION)
-        raise typer.Exit
 
 
 @app.command()
@@ -60,7 +54,7 @@ def serve(
     ] = False,
     verbose: Annotated[int, typer.Option(min=0, help="Triton's verbose log level.")] = 0,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Serve a model repository with a real Triton on this machine, loopback only, no GPU and no Docker needed.

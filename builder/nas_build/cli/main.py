@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
-from nas_ensembles.release import VERSION
+from nas_ensembles.release import print_version
 from nas_eval.downloadable import DOWNLOADABLE
 from rich.table import Table
 
@@ -25,7 +25,7 @@ from .report import report
 from .results import as_dict, print_table
 from .terminal import OUT, exit_codes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(report)
 if TYPE_CHECKING:
     _TargetName = str
@@ -35,12 +35,6 @@ _DEFAULTS = Options()
 _QUEUE_DELAYS = ", ".join(f"{target.queue_delay_us} for {name}" for name, target in targets.TARGETS.items())
 _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(VERSION)
-        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=True)
@@ -178,7 +172,7 @@ def build(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print all that TensorRT says.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,

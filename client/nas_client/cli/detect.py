@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -96,10 +97,7 @@ def detect(
     cat bus.jpg | nas-client detect -; nas-client detect clip.mp4 --save out/; nas-client detect rtsp://camera/stream
     """
     _quiet_opencv()
-    listed = sources.expand(source, images.SUFFIXES | video.SUFFIXES)
-    for folder, left_out in sources.left_out(source, images.SUFFIXES | video.SUFFIXES).items():
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
-        ERRORS.print(visible(f"{folder}: left out {kinds}, which the server does not read"))
+    listed = sources.expand(source, images.SUFFIXES | video.SUFFIXES, _print_left_out)
     failed = 0
     options = _RequestOptions(
         in_flight=in_flight,
@@ -128,6 +126,11 @@ def detect(
     if failed:
         ERRORS.print(f"{failed} of {len(listed)} sources failed")
         raise typer.Exit(1)
+
+
+def _print_left_out(folder: str, suffixes: Counter[str]) -> None:
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+    ERRORS.print(visible(f"{folder}: left out {kinds}, which the server does not read"))
 
 
 def _quiet_opencv() -> None:

@@ -6,7 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
-from nas_ensembles.release import VERSION
+from nas_ensembles.release import print_version
 
 from . import bench, check, detect, models, val
 from .terminal import OutputFailed, end_output, writing
@@ -19,16 +19,10 @@ app.command()(check.check)
 app.command()(models.models)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(VERSION)
-        raise typer.Exit
-
-
 @app.callback()
 def nas_client(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Detect, measure and validate with YOLO-NAS models that Triton serves."""

@@ -7,7 +7,7 @@ import mimetypes
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, urlsplit
@@ -64,10 +64,19 @@ def _limited(parts: Iterable[bytes]) -> bytes:
     return bytes(data)
 
 
-def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) -> list[Source]:
+def expand(
+    names: Iterable[str],
+    suffixes: Collection[str] = images.SUFFIXES,
+    left_out: Callable[[str, Counter[str]], None] = lambda *_: None,
+) -> list[Source]:
     """Sources in the order given: a glob becomes its files and a folder those with the suffixes, sorted.
 
     A name that matches nothing stays, so that reading it reports the error beside the results of the others.
+
+    Args:
+        names: as they were given.
+        suffixes: of files to take in folders.
+        left_out: told of a folder how many pictures and videos of which other suffix are in it, if any.
     """
     sources: list[Source] = []
     for name in names:
@@ -76,24 +85,8 @@ def expand(names: Iterable[str], suffixes: Collection[str] = images.SUFFIXES) ->
         elif "://" in name:
             sources.append(Source(name, PurePosixPath(split_url(name).path).name or "download"))
         else:
-            sources += [Source(str(path), path.name) for path in _paths(name, suffixes)]
+            sources += [Source(str(path), path.name) for path in _paths(name, suffixes, left_out)]
     return sources
-
-
-def left_out(names: Iterable[str], suffixes: Collection[str]) -> dict[str, Counter[str]]:
-    """Of each folder, how many pictures and videos of which other suffix `expand` leaves out."""
-    found = {}
-    for name in names:
-        path = Path(os.path.expanduser(name))
-        if os.path.isdir(path):
-            others = [p.suffix.lower() for p in path.rglob("*") if p.suffix.lower() not in suffixes and p.is_file()]
-            found[name] = Counter(suffix for suffix in others if _is_visual(suffix))
-    return {name: counts for name, counts in found.items() if counts}
-
-
-def _is_visual(suffix: str) -> bool:
-    kind, _ = mimetypes.guess_type(f"x{suffix}")
-    return suffix in _UNREGISTERED or (kind or "").startswith(("image/", "video/"))
 
 
 def split_url(name: str) -> SplitResult:
@@ -105,13 +98,22 @@ def split_url(name: str) -> SplitResult:
         return SplitResult(scheme.lower(), "", rest, "", "") if separator else SplitResult("", "", name, "", "")
 
 
-def _paths(name: str, suffixes: Collection[str]) -> list[Path]:
+def _paths(name: str, suffixes: Collection[str], left_out: Callable[[str, Counter[str]], None]) -> list[Path]:
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):  # unlike Path's, False for a name that no file can have
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()) or [path]
+        files = sorted(one for one in path.rglob("*") if one.is_file())
+        others = Counter(one.suffix.lower() for one in files if one.suffix.lower() not in suffixes)
+        if visual := Counter({suffix: count for suffix, count in others.items() if _is_visual(suffix)}):
+            left_out(name, visual)
+        return [one for one in files if one.suffix.lower() in suffixes] or [path]
     if not os.path.exists(path) and glob.has_magic(name):
         return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)] or [path]
     return [path]
+
+
+def _is_visual(suffix: str) -> bool:
+    kind, _ = mimetypes.guess_type(f"x{suffix}")
+    return suffix in _UNREGISTERED or (kind or "").startswith(("image/", "video/"))
 
 
 def _is_url(name: str) -> bool:

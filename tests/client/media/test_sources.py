@@ -59,10 +59,12 @@ def test_pictures_that_are_left_out_are_counted(tmp_path: Path) -> None:
     for name in ("a.tiff", "b.TIFF", "deep/c.gif", "d.avif", "e.jpg", "notes.txt", "labels.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert sources.left_out([str(tmp_path), str(tmp_path / "a.tiff"), "-"], {".jpg"}) == {
-        str(tmp_path): {".tiff": 2, ".gif": 1, ".avif": 1}
-    }
-    assert sources.left_out([str(tmp_path)], {".jpg", ".tiff", ".gif", ".avif"}) == {}
+    told: dict[str, dict[str, int]] = {}
+    sources.expand([str(tmp_path), str(tmp_path / "a.tiff"), "-"], {".jpg"}, told.__setitem__)
+    assert told == {str(tmp_path): {".tiff": 2, ".gif": 1, ".avif": 1}}
+    told.clear()
+    sources.expand([str(tmp_path)], {".jpg", ".tiff", ".gif", ".avif"}, told.__setitem__)
+    assert told == {}
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
