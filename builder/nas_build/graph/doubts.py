@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _MANY = 100  # clear objects in a picture, on average: dense scenes have some dozens, untrained networks fill all 300
-_LITTLE = 3.0  # mAP: hard data sets are above
+_LITTLE = 3.0  # mAP: whoever is below knows hardly anything of what is labelled
 _MUCH = 3.0  # mAP points; the demo loses 0.6 on 80 pictures
 
 
