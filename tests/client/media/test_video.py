@@ -189,8 +189,8 @@ def test_a_stream_is_detected_until_ctrl_c(stream: str, server: Server, tmp_path
     frames = [json.loads(line)["frame"] for line in [*lines, *rest.splitlines()]]
     assert frames == sorted(frames)
     (saved,) = (tmp_path / "out").iterdir()
-    with Video(str(saved)) as video:
-        assert len(list(video)) == frames[-1] + 1
+    with Video(str(saved)) as video:  # Ctrl-C may come when a frame is in there and not yet printed
+        assert len(list(video)) >= frames[-1] + 1
 
 
 def detect(server: Server, folder: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
