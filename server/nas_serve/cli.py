@@ -14,6 +14,7 @@ from nas_ensembles.release import print_version
 from rich.console import Console
 from rich.text import Text
 
+from .compose_files import write_compose
 from .embedded import HOST, Server
 from .errors import ServerError
 from .supervision.ports import DEFAULT_PORTS
@@ -53,6 +54,15 @@ def serve(
         typer.Option("--open-shared-memory", help="To clients without the admin key too: perf_analyzer gives none."),
     ] = False,
     verbose: Annotated[int, typer.Option(min=0, help="Triton's verbose log level.")] = 0,
+    compose: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-compose",
+            metavar="FOLDER",
+            help="Write compose.yaml and what its images are built from into a new folder, and serve nothing.",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -61,6 +71,9 @@ def serve(
 
     nas-serve runs until Ctrl-C. nas-serve -- nas-client detect bus.jpg runs one command against it and stops.
     """
+    if compose is not None:
+        _write_compose(compose)
+        return
     unused = [name for name in ("NAS_TLS_CERT", "NAS_TLS_CLIENT_CA", "NAS_ADMIN_KEY_FILE") if os.environ.get(name)]
     if unused:
         raise typer.BadParameter(f"{', '.join(unused)} is for docker/serve.sh; nas-serve does not know it")
@@ -105,6 +118,18 @@ def serve(
         _console.print("stopped")
         code = 130 if command else 0
     raise typer.Exit(code)
+
+
+def _write_compose(folder: Path) -> None:
+    try:
+        written = write_compose(folder)
+    except ServerError as error:
+        _console.print(Text.assemble(("error: ", "red"), str(error)))
+        raise typer.Exit(1) from None
+    _console.print(
+        f"{written} is written. Next, in {folder}: docker compose up (on a GPU), or docker compose --profile cpu up;\n"
+        "it serves what nas-build --model-repository model_repository, or docker compose run --rm build, puts there."
+    )
 
 
 def _run(command: list[str], server: Server) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -51,12 +52,28 @@ def test_the_client_is_small_and_the_samples_are_apart(wheel: Path, wheels: Path
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, samples)
 
 
+def test_a_wheel_writes_the_compose_file_and_what_it_builds_from(wheel: Path, tmp_path: Path) -> None:
+    """The package in the folder that it writes gives the same wheel again."""
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    script = f"import sys; sys.path.insert(0, {str(unpacked)!r}); from nas_serve.cli import main; main()"
+    run(sys.executable, "-c", script, "--write-compose", tmp_path / "compose")
+    run(sys.executable, *_PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, tmp_path / "compose")
+    again = zipfile.ZipFile(tmp_path / wheel.name)
+    assert {one.filename: one.CRC for one in again.infolist()} == {
+        one.filename: one.CRC for one in zipfile.ZipFile(wheel).infolist()
+    }
+
+
 @pytest.fixture
 def environment(tmp_path: Path, wheel: Path) -> Callable[..., Path]:
     """Makes an environment with the client and what else is named; its folder of programs."""
 
-    def make(*packages: str) -> Path:
-        venv.create(tmp_path / "venv", with_pip=True)
+    def make(*packages: str, python: str | None = None) -> Path:
+        if python:
+            run(python, "-m", "venv", tmp_path / "venv")
+        else:
+            venv.create(tmp_path / "venv", with_pip=True)
         programs = tmp_path / "venv" / "bin"
         run(programs / "python", *_PIP, "install", wheel, *packages)
         return programs
@@ -85,6 +102,19 @@ def test_the_client_detects_and_draws(
     listed = json.loads(run(programs / "python", *_PIP, "list", "--format", "json").stdout)
     assert len([one for one in listed if one["name"].startswith("opencv")]) == 1
     assert not {"torch", "openvino", "cuda-python", "nas-triton-samples"} & {one["name"] for one in listed}
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_the_client_detects_on_every_python(version: str, environment: Callable[..., Path], server: Server) -> None:
+    python = shutil.which(f"python{version}")
+    if python is None or run(python, "-c", "import ensurepip, venv", code=None).returncode:
+        pytest.skip(f"Python {version} is not here")
+    programs = environment("--only-binary", ":all:", python=python)
+    assert run(programs / "python", "--version").stdout.startswith(f"Python {version}.")
+    for url in (server.grpc_url, f"http://{server.http_url}"):
+        assert (
+            "bus" in run(programs / "nas-client", "detect", SAMPLES / "bus.jpg", "--url", url, "--model", MODEL).stdout
+        )
 
 
 def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], server: Server, tmp_path: Path) -> None:
