@@ -22,11 +22,14 @@ from .errors import (
     ServerNotReady,
     ServerTimeout,
     ServerUnavailable,
+    Unauthorized,
 )
+from .transport import Credentials
 
 __all__ = [
     "AdminKeyMissing",
     "ClientError",
+    "Credentials",
     "Detected",
     "Detections",
     "Detector",
@@ -40,5 +43,6 @@ __all__ = [
     "ServerNotReady",
     "ServerTimeout",
     "ServerUnavailable",
+    "Unauthorized",
     "__version__",
 ]

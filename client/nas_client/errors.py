@@ -6,6 +6,7 @@ ClientError
 │   ├── ServerNotReady  it starts, or was started again
 │   │   └── ServerLost  while it computed this request
 │   └── ServerTimeout   it did not answer in time
+├── Unauthorized        a gateway wants a token, or another one
 ├── AdminKeyMissing     the API is closed to clients without the server's admin key
 ├── ModelUnavailable    the server has no such model, several, or one of another kind
 ├── SharedMemoryRefused the server does not see this machine's memory, or may not
@@ -39,6 +40,10 @@ class ServerLost(ServerNotReady):
 
 class ServerTimeout(ServerUnavailable):
     """No answer within the deadline."""
+
+
+class Unauthorized(ClientError):
+    """What stands before the server wants a token, or does not know this one."""
 
 
 class AdminKeyMissing(ClientError):

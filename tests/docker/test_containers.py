@@ -10,8 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,11 @@ import yaml
 from nas_client import Detector
 from nas_serve import Server, supervision, wheel
 
+from support.certificates import certificates
 from support.containers import triton_by_script
 from support.echo import add_model
 from support.samples import ROOT, SAMPLES
+from support.waiting import until
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
@@ -39,13 +39,6 @@ def run(*command: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
 
 
 # --- what the start script starts
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return condition()
 
 
 def served(
@@ -180,30 +173,6 @@ def test_without_an_admin_key_nobody_has_one(one_model: Path, tmp_path: Path) ->
         url = f"http://127.0.0.1:{ports['http']}/v2/logging"
         assert httpx.get(url, headers={"admin-key": ""}).status_code == 403
         assert httpx.get(f"http://127.0.0.1:{ports['http']}/v2/health/live").status_code == 200
-
-
-def certificates(folder: Path) -> None:
-    """An authority (ca), a server and a client that it vouches for: NAME.pem and NAME.key."""
-
-    def openssl(*arguments: object) -> None:
-        done = run("openssl", *arguments)
-        assert done.returncode == 0, done.stderr
-
-    new = ("-newkey", "rsa:2048", "-nodes")
-    openssl(
-        *("req", "-x509", *new, "-days", "1", "-subj", "/CN=tests"),
-        "-keyout",
-        folder / "ca.key",
-        "-out",
-        folder / "ca.pem",
-    )
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name in ("server", "client"):
-        openssl("req", *new, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")
-        openssl(
-            *("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key"),
-            *("-CAcreateserial", "-days", "1", "-extfile", folder / "names", "-out", folder / f"{name}.pem"),
-        )
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,6 +17,7 @@ from nas_ensembles import admin_key
 from nas_serve import Server, ServerError
 
 from support.echo import add_model
+from support.waiting import until
 
 BIN = Path(sys.executable).parent
 
@@ -26,13 +25,6 @@ BIN = Path(sys.executable).parent
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     return add_model(tmp_path / "models", "echo")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return condition()
 
 
 def shared_memory(pid: int) -> list[Path]:

@@ -15,7 +15,7 @@ from nas_ensembles import contract
 from numpy.typing import NDArray
 
 from ..errors import ClientError, ModelUnavailable, SharedMemoryRefused
-from ..transport import Address, Protocol, SharedTensor, connect
+from ..transport import Address, Credentials, Protocol, SharedTensor, connect
 from ..transport.shared_memory import SharedFrames, SharedMemoryForgotten
 from .detections import Detections
 from .image_input import ImageInput, Loaded, batches, load
@@ -57,6 +57,8 @@ class Detector:
         retries: of a request that the server could not take, or whose connection was cut; after pauses that grow.
         shared_memory: frames travel in system shared memory. None: where the server's address is this machine's and
             it takes them; otherwise they are sent. True: or it is an error.
+        credentials: a gateway's token, and certificates; default is those of the environment: NAS_TOKEN,
+            NAS_TLS_CLIENT_CERT and NAS_TLS_CLIENT_KEY, SSL_CERT_FILE.
 
     Raises:
         ServerUnavailable, ModelUnavailable: as their names say; nothing is contacted before the first use.
@@ -71,8 +73,9 @@ class Detector:
         timeout_s: float = 60.0,
         retries: int = RETRIES,
         shared_memory: bool | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        self.transport = connect(Address.parse(url, protocol), timeout_s, retries)
+        self.transport = connect(Address.parse(url, protocol), timeout_s, retries, credentials)
         self._models = Models(self.transport)
         self._name = model
         self._model: Model | None = None

@@ -15,6 +15,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from ..errors import ServerBusy, ServerLost, ServerNotReady, ServerTimeout, ServerUnavailable, SharedMemoryInUse
 from .address import Address
+from .credentials import Credentials
 from .translate import TRANSLATED, translate
 
 _FIRST_PAUSE_S = 0.2  # at most, before a call is made again; doubled each time
@@ -47,6 +48,7 @@ class Transport(ABC):
         address: of the server.
         timeout_s: for each call, with all that is sent again.
         retries: of each call.
+        credentials: default is those of the environment.
 
     Attributes:
         retried: what was sent again, so far.
@@ -55,8 +57,11 @@ class Transport(ABC):
     _library: ClassVar[Any]  # tritonclient's module for this wire
     _admin_header: ClassVar[str]
 
-    def __init__(self, address: Address, timeout_s: float, retries: int = 0) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float, retries: int = 0, credentials: Credentials | None = None
+    ) -> None:
         self.address = address
+        self.credentials = Credentials.of_environment() if credentials is None else credentials
         self.retried = 0
         self._timeout_s = timeout_s
         self._retries = retries

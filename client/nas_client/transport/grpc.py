@@ -80,5 +80,12 @@ class GrpcTransport(Transport):
     def _client(self) -> Any:
         with self._lock:
             if self._opened is None:
-                self._opened = tritonclient.grpc.InferenceServerClient(self.address.host_port, ssl=self.address.tls)
+                self._opened = tritonclient.grpc.InferenceServerClient(
+                    self.address.host_port,
+                    ssl=self.address.tls,
+                    root_certificates=self.credentials.authorities,
+                    certificate_chain=self.credentials.certificate,
+                    private_key=self.credentials.key,
+                )
+                self.credentials.authorize(self._library, self._opened)
             return self._opened

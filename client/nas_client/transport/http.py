@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import gevent.ssl
 import tritonclient.http
 from nas_ensembles import admin_key
 
 from .address import Address
 from .base import Transport
+from .credentials import Credentials
 
 
 class HttpTransport(Transport):
@@ -18,8 +20,10 @@ class HttpTransport(Transport):
     _library = tritonclient.http
     _admin_header = admin_key.HTTP_HEADER
 
-    def __init__(self, address: Address, timeout_s: float, retries: int = 0) -> None:
-        super().__init__(address, timeout_s, retries)
+    def __init__(
+        self, address: Address, timeout_s: float, retries: int = 0, credentials: Credentials | None = None
+    ) -> None:
+        super().__init__(address, timeout_s, retries, credentials)
         self._of_thread = threading.local()
         self._opened: list[Any] = []
 
@@ -67,8 +71,17 @@ class HttpTransport(Transport):
             client = self._of_thread.client = tritonclient.http.InferenceServerClient(
                 self.address.host_port,
                 ssl=self.address.tls,
+                ssl_context_factory=self._tls,
                 connection_timeout=self._timeout_s,
                 network_timeout=self._timeout_s,
             )
+            self.credentials.authorize(self._library, client)
             self._opened.append(client)
         return client
+
+    def _tls(self, **_: Any) -> Any:
+        """Context of a connection: this machine's authorities, or those that are named; the client's certificate."""
+        context = gevent.ssl.create_default_context(cafile=self.credentials.authorities)
+        if self.credentials.certificate is not None:
+            context.load_cert_chain(self.credentials.certificate, self.credentials.key)
+        return context

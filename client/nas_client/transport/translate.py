@@ -21,10 +21,13 @@ from ..errors import (
     ServerUnavailable,
     SharedMemoryInUse,
     SharedMemoryRefused,
+    Unauthorized,
 )
 from .address import PROTOCOL_NAMES, Address, Protocol
+from .credentials import TOKEN
 
 TRANSLATED = (InferenceServerException, OSError, HTTPParseError)  # the HTTP client lets those of the socket through
+_UNAUTHORIZED = ("StatusCode.UNAUTHENTICATED", "401")
 _INVALID = ("StatusCode.INVALID_ARGUMENT", "400")
 # So begins what preprocessing says of a picture, and postprocessing of a picture's thresholds.
 _OF_A_PICTURE = re.compile(r"image\[\d+\] of \d+: ")
@@ -56,6 +59,10 @@ def translate(error: Exception, address: Address, timeout_s: float) -> ClientErr
 def _of_triton(status: str, message: str, address: Address, timeout_s: float) -> ClientError:
     """Of what the server answered, or its client library said: the first that fits."""
     cause = _PREAMBLES.sub("", message)
+    if status in _UNAUTHORIZED:
+        return Unauthorized(
+            f"{address} does not know you: {cause.strip() or 'it gives no reason'}. Set {TOKEN} to your token."
+        )
     if status in _INVALID and _OF_A_PICTURE.match(cause):
         return ImageRefused(cause)
     if "unknown model" in message or ("not found" in message and "model" in message.lower()):

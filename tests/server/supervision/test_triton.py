@@ -6,8 +6,7 @@ import io
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,8 @@ from nas_serve.supervision.ports import free_ports
 from nas_serve.supervision.settings import KEY, Settings
 from nas_serve.supervision.triton import Triton
 
+from support.waiting import until
+
 PROGRAM = """
 import os, socket, subprocess, sys, threading, time
 child = subprocess.Popen(["sleep", "60"])
@@ -26,13 +27,6 @@ threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 print(os.environ["NAS_SERVER_RESTARTS"], sys.argv[1], flush=True)
 time.sleep(60)
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.fixture
