@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from nas_client import Detector
+from nas_client import Credentials, Detector
 from nas_serve import Server, supervision, wheel
 
 from support.certificates import certificates
@@ -182,7 +182,7 @@ def test_tls_on_every_port(one_model: Path, tmp_path: Path) -> None:
     pem, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
     with served(one_model, tmp_path, trust, NAS_TLS_CERT=pem, NAS_TLS_KEY=key) as ports:
         command = [BIN / "nas-client", "detect", SAMPLES / "bus.jpg", "--url", f"grpcs://localhost:{ports['grpc']}"]
-        trusting = os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "ca.pem")}
+        trusting = os.environ | {"NAS_TLS_CA": str(tmp_path / "ca.pem")}
         done = run(*command, env=trusting, timeout=60)
         assert done.returncode == 0 and "bus" in done.stdout, done.stderr
         done = run(*command, timeout=60)  # nobody vouches for the certificate
@@ -209,6 +209,10 @@ def test_mutual_tls(one_model: Path, tmp_path: Path) -> None:
                 httpx.get(url, verify=trust)
             if path:
                 assert httpx.get(url, verify=known).status_code == 200
+        for url in (f"grpcs://localhost:{ports['grpc']}", f"https://localhost:{ports['http']}"):
+            files = (str(tmp_path / name) for name in ("ca.pem", "client.pem", "client.key"))
+            with Detector(url, credentials=Credentials(None, *files)) as detector:
+                assert "bus" in detector.detect(SAMPLES / "bus.jpg").names
 
 
 # --- monitoring

@@ -67,7 +67,7 @@ def test_a_token_opens_it(scheme: str, gateway: tuple[int, Path]) -> None:
     port, folder = gateway
     command = [CLIENT, "detect", SAMPLES / "bus.jpg", "--model", MODEL]
     command += ["--url", f"{scheme}://localhost:{port}", "--timeout", "20"]
-    environment = os.environ | {"SSL_CERT_FILE": str(folder / "ca.pem")}
+    environment = os.environ | {"NAS_TLS_CA": str(folder / "ca.pem")}
 
     def detect(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -79,7 +79,7 @@ def test_a_token_opens_it(scheme: str, gateway: tuple[int, Path]) -> None:
     for token in ("", "wrong"):
         done = detect(NAS_TOKEN=token)
         assert done.returncode == 1 and "does not know you" in done.stderr and "NAS_TOKEN" in done.stderr, done.stderr
-    done = detect(NAS_TOKEN=TOKEN, SSL_CERT_FILE=str(folder / "gone.pem"))
+    done = detect(NAS_TOKEN=TOKEN, NAS_TLS_CA=str(folder / "gone.pem"))
     assert done.returncode == 2 and "gone.pem: no such file" in done.stderr.replace("\n", ""), done.stderr
 
 

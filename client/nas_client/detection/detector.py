@@ -58,7 +58,7 @@ class Detector:
         shared_memory: frames travel in system shared memory. None: where the server's address is this machine's and
             it takes them; otherwise they are sent. True: or it is an error.
         credentials: a gateway's token, and certificates; default is those of the environment: NAS_TOKEN,
-            NAS_TLS_CLIENT_CERT and NAS_TLS_CLIENT_KEY, SSL_CERT_FILE.
+            NAS_TLS_CLIENT_CERT and NAS_TLS_CLIENT_KEY, NAS_TLS_CA.
 
     Raises:
         ServerUnavailable, ModelUnavailable: as their names say; nothing is contacted before the first use.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 TOKEN = "NAS_TOKEN"
 CLIENT_CERT = "NAS_TLS_CLIENT_CERT"
 CLIENT_KEY = "NAS_TLS_CLIENT_KEY"
-AUTHORITIES = "SSL_CERT_FILE"  # as OpenSSL and most programs have it
+AUTHORITIES = "NAS_TLS_CA"
 
 
 class Credentials(NamedTuple):
@@ -29,7 +29,7 @@ class Credentials(NamedTuple):
 
     @classmethod
     def of_environment(cls) -> Credentials:
-        """NAS_TOKEN, SSL_CERT_FILE, NAS_TLS_CLIENT_CERT and NAS_TLS_CLIENT_KEY; what is empty is not given.
+        """NAS_TOKEN, NAS_TLS_CA, NAS_TLS_CLIENT_CERT and NAS_TLS_CLIENT_KEY; what is empty is not given.
 
         Raises:
             ValueError: if a file is not there, a certificate has no key, or no header can carry the token.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nas_client import Credentials, Detector
 
-NAMES = ("NAS_TOKEN", "SSL_CERT_FILE", "NAS_TLS_CLIENT_CERT", "NAS_TLS_CLIENT_KEY")
+NAMES = ("NAS_TOKEN", "NAS_TLS_CA", "NAS_TLS_CLIENT_CERT", "NAS_TLS_CLIENT_KEY")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_all_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         ("NAS_TOKEN", "to\nken", "no header can carry"),
         ("NAS_TOKEN", "Schlüssel", "no header can carry"),
-        ("SSL_CERT_FILE", "/gone.pem", "SSL_CERT_FILE=/gone.pem: no such file"),
+        ("NAS_TLS_CA", "/gone.pem", "NAS_TLS_CA=/gone.pem: no such file"),
         ("NAS_TLS_CLIENT_KEY", __file__, "go together"),
     ],
 )
