@@ -7,6 +7,7 @@
 #   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC, HTTP and metrics speak TLS
 #   NAS_TLS_CLIENT_CA   PEM file: clients must show a certificate of this authority
 #   NAS_VERIFY_KEY      public key (PEM): nothing is served that is not signed, see nas-build --sign
+#   NAS_CORS_ORIGINS    whose pages may ask from a browser, such as https://example.com, with spaces between
 #   NAS_WATCH           1: wait for a first model, and start again when models were built or taken away
 #   NAS_STATE           folder for what `serve probe` reads; default /tmp/nas-triton-state
 #

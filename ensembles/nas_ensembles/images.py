@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})  # of files tha
 
 
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "WebP": b"RIFF"}
+_DATA_URL = re.compile(rb"\s*data:image/[\w.+-]+;base64,")
+_BASE64 = re.compile(rb"\s*([A-Za-z0-9+/]{16})")
 
 
 class UnreadableImage(ValueError):
@@ -25,7 +30,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     The EXIF orientation is applied, greyscale is repeated to three channels, alpha is dropped, 16 bits become 8.
 
     Args:
-        data: a whole JPEG, PNG, WebP or BMP file.
+        data: a whole JPEG, PNG, WebP or BMP file, or its base64 text, also in a data URL.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -37,6 +42,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """
     if not data:
         raise UnreadableImage("zero bytes")
+    data = from_base64(data)
     _check_claims(data)
     try:
         image = _decode_rgb(np.frombuffer(data, np.uint8))
@@ -50,6 +56,25 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture, or a damaged one")
     decoded: NDArray[np.uint8] = image
     return decoded
+
+
+def from_base64(data: bytes) -> bytes:
+    """The picture, if the bytes are its base64 text, as JSON carries it; what is anything else comes back as it is.
+
+    There is no doubt: no picture begins with text whose decoding begins as a picture does.
+
+    Raises:
+        UnreadableImage: if the text is damaged.
+    """
+    url = _DATA_URL.match(data)
+    text = data[url.end() :] if url else data
+    begins = _BASE64.match(text)
+    if begins is None or not base64.b64decode(begins[1]).startswith(tuple(_SIGNATURES.values())):
+        return data
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise UnreadableImage(f"base64 text of a picture that is cut off or damaged: {error}") from None
 
 
 def _decode_rgb(data: NDArray[np.uint8]) -> Any:

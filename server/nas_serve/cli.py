@@ -53,6 +53,14 @@ def serve(
         bool,
         typer.Option("--open-shared-memory", help="To clients without the admin key too: perf_analyzer gives none."),
     ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose pages may ask from a browser, as https://example.com, or *; may be repeated.",
+            envvar="NAS_CORS_ORIGINS",
+            show_default=False,
+        ),
+    ] = None,
     verbose: Annotated[int, typer.Option(min=0, help="Triton's verbose log level.")] = 0,
     compose: Annotated[
         Path | None,
@@ -92,6 +100,7 @@ def serve(
         verbose=verbose,
         verify=verify,
         open_shared_memory=open_shared_memory,
+        cors_origins=cors_origin or (),
         said=_console.print,
     )
     code = 0

@@ -51,6 +51,7 @@ class Server:
         verify: public key (PEM); what is not signed with its private key is not served, see `integrity`.
         open_shared_memory: to clients without the admin key too, such as perf_analyzer; any local user can then
             register regions, Triton's own among them.
+        cors_origins: whose pages may ask from a browser, such as https://example.com; "*" for all.
         said: called with a line when the server was restarted, and why.
     """
 
@@ -69,6 +70,7 @@ class Server:
         verbose: int = 0,
         verify: Path | None = None,
         open_shared_memory: bool = False,
+        cors_origins: Sequence[str] = (),
         said: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model_repository = Path(model_repository).absolute()
@@ -83,6 +85,7 @@ class Server:
         self._said = said
         self._verify = verify
         self._open_shared_memory = open_shared_memory
+        self._cors_origins = tuple(cors_origins)
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
         self._last_words = ""
@@ -181,7 +184,10 @@ class Server:
         _remove_stale_shared_memory()
         served = self._view(models, scratch / "models")
         backends = wheel.assemble_backends(triton, scratch / "backends")
-        front = self._front(scratch)
+        try:
+            front = self._front(scratch)
+        except ValueError as error:
+            raise ServerError(str(error)) from None
         prefix = f"{_SHM_PREFIX}{os.getpid()}_{self.ports['http']}_"
         settings = Settings(
             command=[
@@ -241,6 +247,7 @@ class Server:
             folder=str(folder),
             # perf_analyzer reads statistics for every measurement, and gives no key with that.
             opened=("statistics", *(("shared-memory",) if self._open_shared_memory else ())),
+            cors_origins=self._cors_origins,
         )
 
     def _triton_options(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,9 +20,9 @@ MODEL = "yolo_nas_s_int8"
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 
 
-def program(language: str, server: Server) -> str:
-    """The only block of a language, with the server's address."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def program(language: str, server: Server, number: int = 0) -> str:
+    """A block of a language, with the server's address."""
+    block = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[number]
     assert MODEL in block
     return str(block).replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
 
@@ -48,11 +49,24 @@ def test_python(server: Server, best: tuple[float, int]) -> None:
     assert len(re.findall(r"^ ?\[+ *[\d.]+ ", out, re.MULTILINE)) >= best[1]
 
 
-def test_curl(server: Server, best: tuple[float, int]) -> None:
+@pytest.mark.parametrize(("number", "least"), [(0, 0.5), (2, 0.0)], ids=["alone", "base64"])
+def test_curl(number: int, least: float, server: Server) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    out = run("bash", "-euo", "pipefail", "-c", program("bash", server))
-    assert f'"name":"num_detections","datatype":"INT32","shape":[1,1],"data":[{best[1]}]' in out
+    out = json.loads(run("bash", "-euo", "pipefail", "-c", program("bash", server, number)))
+    data = {output["name"]: output["data"] for output in out["outputs"]}
+    with Detector(server.grpc_url, MODEL) as detector:
+        found = detector.detect(SAMPLES / "bus.jpg", score_threshold=least or None)
+    assert data["num_detections"] == [len(found)] and data["labels"][: len(found)] == found.labels.tolist()
+
+
+def test_curl_and_jq(server: Server, best: tuple[float, int]) -> None:
+    if shutil.which("curl") is None or shutil.which("jq") is None:
+        pytest.skip("curl and jq are not installed")
+    lines = run("bash", "-euo", "pipefail", "-c", program("bash", server, 1)).splitlines()
+    assert len(lines) == best[1]
+    first = json.loads(lines[0])
+    assert first["score"] == pytest.approx(best[0], abs=1e-4) and len(first["box"]) == 4
 
 
 def test_javascript(server: Server, best: tuple[float, int], tmp_path: Path) -> None:
@@ -62,3 +76,13 @@ def test_javascript(server: Server, best: tuple[float, int], tmp_path: Path) -> 
     script.write_text(program("javascript", server))
     lines = run("node", script).splitlines()
     assert len([line for line in lines if re.match(r"\d+ 0\.\d+", line)]) == best[1]
+
+
+def test_why_ultralytics_cannot(server: Server) -> None:
+    """It takes models whose inputs all are FP32, FP16 or UINT8, and casts all their outputs to numbers."""
+    with Detector(server.grpc_url, MODEL) as detector:
+        for model, strange in ((MODEL, "TYPE_STRING"), (f"{MODEL}_frames", "TYPE_INT32")):
+            config = detector.transport.model_config(model)
+            assert strange in {tensor["data_type"] for tensor in config["input"]}
+        engine = detector.transport.model_config(f"{MODEL}_engine")
+        assert {tensor["name"]: tensor["data_type"] for tensor in engine["output"]}["engine_info"] == "TYPE_STRING"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import struct
 import subprocess
@@ -9,6 +10,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nas_ensembles import images
 
 
@@ -137,3 +140,27 @@ def test_what_follows_the_end_of_a_png_is_let_be() -> None:
     """Some cameras and screenshot tools leave bytes there."""
     picture = np.full((10, 12, 3), 77, np.uint8)
     assert images.decode(encoded(picture, ".png") + b"trailing data!").shape == (10, 12, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jpg"])
+@pytest.mark.parametrize("before", [b"", b"data:image/x;base64,", b"\n"])
+def test_base64_text_of_a_picture_is_the_picture(suffix: str, before: bytes) -> None:
+    picture = encoded(np.random.default_rng(1).integers(0, 255, (24, 40, 3), np.uint8), suffix)
+    for text in (base64.b64encode(picture), base64.encodebytes(picture)):
+        assert images.from_base64(before + text) == picture
+    np.testing.assert_array_equal(images.decode(before + base64.b64encode(picture)), images.decode(picture))
+
+
+@given(
+    st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"GIF8", b"", b"{"]), st.binary(max_size=60)
+)
+def test_what_is_no_text_stays_as_it_is(signature: bytes, rest: bytes) -> None:
+    data = signature + rest
+    if not data.startswith((b"/9j/", b"iVBORw0KGgo", b"Qk", b"UklGR")):
+        assert images.from_base64(data) == data
+
+
+@pytest.mark.parametrize("text", [b"/9j/AAAAAAAAAAAAAAAAA", b"/9j/AAAAAAAAAAAAAAAA????"])
+def test_damaged_text_is_named(text: bytes) -> None:
+    with pytest.raises(images.UnreadableImage, match="base64 text of a picture that is cut off or damaged"):
+        images.decode(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import grpc
 import httpx
 import numpy as np
@@ -70,6 +72,70 @@ def test_shapes_that_claim_too_much_are_refused_over_http(shape: list[int], serv
     plain = json.dumps(question(shape, data=[1])).encode()
     for answer in (post(server, binary, len(binary)), post(server, plain), post(server, plain + bytes(99), len(plain))):
         assert answer.status_code == 400 and answer.json()["error"], answer.text
+
+
+def ask(server: Server, content: bytes, query: str = "", **headers: str) -> httpx.Response:
+    url = f"http://{server.http_url}/v2/models/{NAME}/infer{query}"
+    return httpx.post(url, content=content, headers=headers, timeout=30)
+
+
+def outputs(answer: httpx.Response) -> dict[str, list[float]]:
+    assert answer.status_code == 200, answer.text
+    return {output["name"]: output["data"] for output in answer.json()["outputs"]}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+@pytest.mark.parametrize("headers", [{}, {"inference-header-content-length": "0", "content-type": "image/jpeg"}])
+def test_a_picture_alone_is_a_request(suffix: str, headers: dict[str, str], server: Server) -> None:
+    picture = cv2.imencode(suffix, cv2.imread(str(BUS)))[1].tobytes()
+    with Detector(server.grpc_url, model=NAME) as detector:
+        expected = detector.detect(picture)
+    found = outputs(ask(server, picture, **headers))
+    assert found["num_detections"] == [len(expected)]
+    assert found["labels"][: len(expected)] == expected.labels.tolist()
+    assert found["boxes"][: 4 * len(expected)] == pytest.approx(expected.boxes_xyxy.ravel().tolist(), abs=0.01)
+
+
+def test_thresholds_of_a_picture_alone(server: Server) -> None:
+    picture = BUS.read_bytes()
+    with Detector(server.grpc_url, model=NAME) as detector:
+        for query, options in (
+            ("?score_threshold=0.85", {"score_threshold": 0.85}),
+            ("?score_threshold=.05&iou_threshold=0.3", {"score_threshold": 0.05, "iou_threshold": 0.3}),
+            ("?max_detections=2", {"max_detections": 2}),
+        ):
+            found = outputs(ask(server, picture, query))
+            assert found["num_detections"] == [len(detector.detect(picture, **options))]
+    for query, says in (
+        ("?score=1", "called score; expected score_threshold"),
+        ("?score_threshold=high", "is no number"),
+        ("?score_threshold=1.2.3", "is no number"),
+        ("?max_detections=1.5", "is no number"),
+        ("?max_detections=99999999999", "is no number"),
+        ("?score_threshold=7", "must be from 0 to 1"),
+        ('?max_detections=1"}],"x":[{', "is no number"),
+    ):
+        answer = ask(server, picture, query)
+        assert answer.status_code == 400 and says in answer.json()["error"], (query, answer.text)
+
+
+def test_pictures_alone_are_bounded_and_damaged_ones_are_named(server: Server) -> None:
+    picture = BUS.read_bytes()
+    answer = ask(server, picture + bytes(33 * 2**20))
+    assert answer.status_code == 413 and "expected at most 33554432" in answer.json()["error"]
+    answer = ask(server, picture[:20])
+    assert answer.status_code == 400 and "no JPEG, PNG, WebP or BMP picture, or a damaged one" in answer.json()["error"]
+
+
+def test_base64_in_json(server: Server) -> None:
+    text = base64.b64encode(BUS.read_bytes()).decode()
+    for data in (text, f"data:image/jpeg;base64,{text}"):
+        body = {"inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": [data]}]}
+        found = outputs(ask(server, json.dumps(body).encode()))
+        assert found["num_detections"][0] >= 5
+    body["inputs"][0]["data"] = [text[:-7]]
+    answer = ask(server, json.dumps(body).encode())
+    assert answer.status_code == 400 and "base64 text of a picture that is cut off" in answer.json()["error"]
 
 
 def test_json_that_hides_a_shape(server: Server) -> None:

@@ -22,9 +22,10 @@ from ..errors import ClientError
 from ..media import sources, video
 from ..media.sources import Source
 from ..media.video import Frame, Video, VideoFile
-from ..output import formats
+from ..output import coco, formats
 from ..output.draw import annotate
 from ..output.formats import Found
+from ..output.label_folders import FOLDERS
 from .detect_results import FileNames, Results
 from .terminal import (
     ERRORS,
@@ -73,10 +74,18 @@ def detect(
     format: Annotated[formats.Format, typer.Option(help="What to print.")] = "table",
     output: Annotated[
         Path | None,
+        typer.Option(help="Write there instead of printing; for yolo and voc a folder; - prints.", show_default=False),
+    ] = None,
+    like: Annotated[
+        Path | None,
         typer.Option(
-            help="Write there instead of printing; for yolo a folder of label files; - prints.", show_default=False
+            help="For coco and coco-results: take ids of pictures and classes from this annotation file.",
+            show_default=False,
         ),
     ] = None,
+    with_scores: Annotated[
+        bool, typer.Option("--with-scores", help="For yolo: the score as a sixth column, which trainers refuse.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(help="Folder for annotated pictures and videos.", show_default=False)
     ] = None,
@@ -106,9 +115,11 @@ def detect(
         max_detections=max_detections,
     )
     names = FileNames()
+    output = None if output == Path("-") else output
+    ids = _format_options(format, output, like)
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
-        with contextlib.closing(Results(format, None if output == Path("-") else output, class_names)) as results:
+        with contextlib.closing(Results(format, output, class_names, ids, with_scores)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
                     failed += _pictures(list(some), detector, options, save, names, results)
@@ -126,6 +137,22 @@ def detect(
     if failed:
         ERRORS.print(f"{failed} of {len(listed)} sources failed")
         raise typer.Exit(1)
+
+
+def _format_options(format: formats.Format, output: Path | None, like: Path | None) -> coco.Ids | None:
+    """Refuses what does not fit together, before anything is detected; the ids of the annotation file."""
+    if format == "voc" and output is None:
+        raise typer.BadParameter("voc is a file a picture: give their folder with --output", param_hint="--format")
+    if format in FOLDERS and output is not None and output.is_file():
+        raise typer.BadParameter(f"{output} is a file; {format} wants a folder", param_hint="--output")
+    if like is None:
+        return None
+    if not format.startswith("coco"):
+        raise typer.BadParameter("only coco and coco-results have ids", param_hint="--like")
+    try:
+        return coco.Ids.read(like)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--like") from None
 
 
 def _print_left_out(folder: str, suffixes: Counter[str]) -> None:
@@ -155,17 +182,16 @@ def _pictures(
     outcomes = detector.detect_many(some, Source.read, **options)
     for outcome in progress(outcomes, "detect", len(some), results.quiet):
         try:
-            found = _finish(outcome, save, names)
+            found, picture = _finish(outcome, save, names)
+            results.add(found, picture)
         except (ClientError, OSError, ValueError) as error:
             failed += 1
             print_error(f"{outcome.item.name}: {error}")
-            continue
-        results.add(found)
     return failed
 
 
-def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> Found:
-    """The result of a picture that was answered, drawn and saved if asked for; raises its error otherwise."""
+def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> tuple[Found, bytes]:
+    """Result and bytes of a picture that was answered, drawn and saved if asked for; raises its error otherwise."""
     if isinstance(outcome, Failed):
         raise outcome.error
     assert isinstance(outcome.image, bytes)
@@ -173,7 +199,7 @@ def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> Fo
         path = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
         drawn = annotate(images.decode(outcome.image), outcome.detections)
         formats.write_atomic(path, cv2.imencode(path.suffix, drawn[..., ::-1])[1].tobytes())
-    return Found(outcome.item, size_wh(outcome.image), outcome.detections)
+    return Found(outcome.item, size_wh(outcome.image), outcome.detections), outcome.image
 
 
 def _video(
@@ -200,7 +226,7 @@ def _video(
             if written is not None:
                 written.write(annotate(frame.image, outcome.detections), frame.index)
             height, width = frame.image.shape[:2]
-            results.add(Found(source, (width, height), outcome.detections, frame.index, frame.time_s))
+            results.add(Found(source, (width, height), outcome.detections, frame.index, frame.time_s), frame.image)
             done += 1
     if not done:
         raise OSError("no frame of it can be decoded")

@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -14,8 +14,9 @@ from typing import IO
 from rich.console import Console
 from rich.table import Column, Table
 
-from ..output import formats
+from ..output import annotation_tools, coco, formats
 from ..output.formats import Found
+from ..output.label_folders import FOLDERS, Picture
 from .terminal import OUT, visible, writing
 
 
@@ -35,39 +36,81 @@ class FileNames:
         return name
 
 
+# Formats that need all results.
+_WHOLE: dict[str, Callable[[Sequence[Found], Sequence[str]], str]] = {
+    "json": formats.to_json,
+    "label-studio": annotation_tools.to_label_studio,
+    "cvat": annotation_tools.to_cvat,
+}
+_COCO = {"coco": coco.to_coco, "coco-results": coco.to_coco_results}
+
+
 class Results:
-    """Writes what was found: line by line where the format allows, else when it is closed.
+    """Writes what was found: by line or by file where the format allows, else when it is closed.
+
+    Args:
+        format: of the results.
+        output: file, or folder for label files; None prints.
+        class_names: by label.
+        ids: for COCO, those of a file.
+        with_scores: for YOLO labels.
 
     Attributes:
         quiet: nothing is printed on a terminal meanwhile, so that there is room for a bar.
     """
 
-    def __init__(self, format: formats.Format, output: Path | None, class_names: tuple[str, ...]) -> None:
-        self._format, self._output, self._class_names = format, output, class_names
+    def __init__(
+        self,
+        format: formats.Format,
+        output: Path | None,
+        class_names: tuple[str, ...],
+        ids: coco.Ids | None = None,
+        with_scores: bool = False,
+    ) -> None:
+        self._format, self._output, self._class_names, self._ids = format, output, class_names, ids
         self._found: list[Found] = []
         self._videos: dict[str, _VideoSummary] = {}
-        self._names = FileNames()
         self._stack = contextlib.ExitStack()
         self._file: IO[bytes] | None = None
-        self._one_file_each = format == "yolo" and output is not None
-        self._by_line = format in formats.BY_LINE and not self._one_file_each
-        self.quiet = output is not None or not self._by_line or not sys.stdout.isatty()
-        if self._by_line:
-            if output is not None:
-                with writing(output):
-                    self._file = self._stack.enter_context(formats.atomic(output))
-            self._print(formats.BY_LINE[format][0])
+        self._lines: Callable[[Found], str] | None = None
+        self._folder = FOLDERS[format](output, class_names, with_scores) if output and format in FOLDERS else None
+        if self._folder is None:
+            self._start_lines(with_scores)
+        self.quiet = output is not None or self._lines is None or not sys.stdout.isatty()
 
-    def add(self, found: Found) -> None:
-        """Take a result, in order."""
-        if self._one_file_each:
-            stem = Path(found.source.file_name).stem + ("" if found.frame is None else f"_{found.frame:06d}")
-            assert self._output is not None
-            path = self._output / self._names.take(f"{stem}.txt", {".txt"}, ".txt")
-            with writing(path):
-                formats.write_atomic(path, formats.yolo_lines(found).encode())
-        elif self._by_line:
-            self._print(formats.BY_LINE[self._format][1](found))
+    def _start_lines(self, with_scores: bool) -> None:
+        by_line: dict[str, tuple[str, Callable[[Found], str]]] = {
+            "jsonl": ("", formats.jsonl_lines),
+            "csv": (formats.CSV_HEADER, formats.csv_lines),
+            "yolo": ("", lambda found: f"# {found.name}\n{formats.yolo_lines(found, with_scores)}"),
+        }
+        if self._format not in by_line:
+            return
+        header, self._lines = by_line[self._format]
+        if self._output is not None:
+            with writing(self._output):
+                self._file = self._stack.enter_context(formats.atomic(self._output))
+        self._print(header)
+
+    def add(self, found: Found, picture: Picture) -> None:
+        """Take a result, in order.
+
+        Args:
+            found: in the picture.
+            picture: for formats that keep it beside its labels.
+
+        Raises:
+            coco.UnknownToAnnotations: if the ids are of a file that has no such picture or class.
+        """
+        if self._ids is not None:
+            self._ids.image(found)
+            for name in found.detections.names:
+                self._ids.category(name)
+        if self._folder is not None:
+            with writing(self._output):
+                self._folder.add(found, picture)
+        elif self._lines is not None:
+            self._print(self._lines(found))
         elif self._format == "table" and found.frame is not None:
             self._videos.setdefault(found.source.name, _VideoSummary()).add(found)
         else:
@@ -76,10 +119,17 @@ class Results:
     def close(self) -> None:
         """Write what is left."""
         with writing(self._output), self._stack:
-            if self._format in formats.WHOLE:
-                self._print(formats.WHOLE[self._format](self._found, self._class_names))
+            if self._folder is not None:
+                self._folder.close()
             elif self._format == "table":
                 self._print_tables()
+            elif self._format in _COCO:
+                self._print(_COCO[self._format](self._found, self._class_names, self._ids))
+            elif self._format in _WHOLE:
+                self._print(_WHOLE[self._format](self._found, self._class_names))
+                if self._format == "label-studio" and self._output is not None:
+                    text = annotation_tools.label_studio_interface(self._class_names)
+                    formats.write_atomic(self._output.with_suffix(".interface.xml"), text.encode())
 
     def _print(self, text: str) -> None:
         with writing(self._output):

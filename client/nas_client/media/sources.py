@@ -27,10 +27,16 @@ class Source:
     Attributes:
         name: as reported: a path, a URL or "-".
         file_name: for what is saved for it, with its suffix or none.
+        relative: path in the folder that was named, else the file name.
     """
 
     name: str
     file_name: str
+    relative: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.relative:
+            object.__setattr__(self, "relative", self.file_name)
 
     def read(self) -> bytes:
         """The encoded picture.
@@ -85,7 +91,11 @@ def expand(
         elif "://" in name:
             sources.append(Source(name, PurePosixPath(split_url(name).path).name or "download"))
         else:
-            sources += [Source(str(path), path.name) for path in _paths(name, suffixes, left_out)]
+            folder = Path(os.path.expanduser(name))
+            sources += [
+                Source(str(path), path.name, str(path.relative_to(folder)) if folder in path.parents else "")
+                for path in _paths(name, suffixes, left_out)
+            ]
     return sources
 
 

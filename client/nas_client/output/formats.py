@@ -1,4 +1,4 @@
-"""Write results: a table, JSON, JSON lines, CSV, YOLO labels, COCO annotations."""
+"""Write results: JSON, JSON lines, CSV, YOLO label lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 from ..detection.detections import Detections
 from ..media.sources import STDIN, Source
 
-Format = Literal["table", "json", "jsonl", "csv", "yolo", "coco"]
+Format = Literal["table", "json", "jsonl", "csv", "yolo", "voc", "coco", "coco-results", "label-studio", "cvat"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def csv_lines(found: Found) -> str:
     """One row per detection."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for box, score, label, name in _rows(found.detections):
+    for box, score, label, name in rows(found.detections):
         writer.writerow(
-            [_plain_text(found.name), _plain_text(name), label, _round(score, 4), *(_round(v, 2) for v in box)]
+            [_plain_text(found.name), _plain_text(name), label, rounded(score, 4), *(rounded(v, 2) for v in box)]
         )
     return text.getvalue()
 
@@ -72,54 +72,20 @@ def _plain_text(cell: str) -> str:
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and cell != STDIN else cell
 
 
-def commented_yolo_lines(found: Found) -> str:
-    """`label x_center y_center width height score` per detection, normalized, after a comment with the picture."""
-    return f"# {found.name}\n{yolo_lines(found)}"
+def yolo_lines(found: Found, with_scores: bool = False) -> str:
+    """Label lines of one picture, as Ultralytics takes them: `label x_center y_center width height`, normalized.
 
-
-def yolo_lines(found: Found) -> str:
-    """Ultralytics' label lines of one picture, with the score at the end."""
+    Args:
+        found: in the picture.
+        with_scores: as a sixth column, which trainers refuse.
+    """
     width, height = found.size_wh
     lines = []
-    for (left, top, right, bottom), score, label, _ in _rows(found.detections):
+    for (left, top, right, bottom), score, label, _ in rows(found.detections):
         box = (left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height
-        lines.append(" ".join([str(label), *(f"{v:.6f}" for v in box), f"{score:.4f}\n"]))
+        line = " ".join([str(label), *(f"{v:.6f}" for v in box)])
+        lines.append(f"{line} {score:.4f}\n" if with_scores else f"{line}\n")
     return "".join(lines)
-
-
-def to_coco(results: Sequence[Found], names: Sequence[str]) -> str:
-    """A COCO data set with scores: images, categories (id = label + 1) and annotations (bbox xywh in pixels)."""
-    annotations: list[dict[str, Any]] = []
-    for image_id, found in enumerate(results, start=1):
-        for (left, top, right, bottom), score, label, _ in _rows(found.detections):
-            width, height = right - left, bottom - top
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "bbox": [_round(v, 2) for v in (left, top, width, height)],
-                    "area": _round(width * height, 2),
-                    "iscrowd": 0,
-                    "score": _round(score, 4),
-                }
-            )
-    images = [
-        {"id": i, "file_name": found.name, "width": found.size_wh[0], "height": found.size_wh[1]}
-        for i, found in enumerate(results, start=1)
-    ]
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
-    whole = {"images": images, "categories": categories, "annotations": annotations}
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-
-
-# Formats that need all results, and those that are written line by line as results come: header and lines of each.
-WHOLE: dict[str, Callable[[Sequence[Found], Sequence[str]], str]] = {"json": to_json, "coco": to_coco}
-BY_LINE: dict[str, tuple[str, Callable[[Found], str]]] = {
-    "jsonl": ("", jsonl_lines),
-    "csv": (CSV_HEADER, csv_lines),
-    "yolo": ("", commented_yolo_lines),
-}
 
 
 @contextlib.contextmanager
@@ -146,20 +112,22 @@ def write_atomic(path: Path, data: bytes) -> None:
 def _record(found: Found) -> dict[str, Any]:
     return {
         "source": found.source.name,
-        **({} if found.frame is None else {"frame": found.frame, "time_s": _round(found.time_s or 0.0, 3)}),
+        **({} if found.frame is None else {"frame": found.frame, "time_s": rounded(found.time_s or 0.0, 3)}),
         "width": found.size_wh[0],
         "height": found.size_wh[1],
         "detections": [
-            {"name": name, "label": label, "score": _round(score, 4), "box_xyxy": [_round(v, 2) for v in box]}
-            for box, score, label, name in _rows(found.detections)
+            {"name": name, "label": label, "score": rounded(score, 4), "box_xyxy": [rounded(v, 2) for v in box]}
+            for box, score, label, name in rows(found.detections)
         ],
     }
 
 
-def _rows(detections: Detections) -> Iterable[tuple[list[float], float, int, str]]:
+def rows(detections: Detections) -> Iterable[tuple[list[float], float, int, str]]:
+    """Box, score, label and name of each object."""
     plain = detections.to_dict()
     return zip(plain["boxes_xyxy"], plain["scores"], plain["labels"], plain["names"], strict=True)
 
 
-def _round(value: float, digits: int) -> float:
+def rounded(value: float, digits: int) -> float:
+    """For files: what is beyond is noise."""
     return round(value, digits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,7 @@ class Front:
         opened: of shared-memory and statistics, to clients without the admin key too.
         tls: for all three ports.
         threads: of Envoy.
+        cors_origins: whose pages may call the HTTP API from a browser, such as https://shop.example.com; * for all.
     """
 
     host: str
@@ -49,6 +52,14 @@ class Front:
     opened: tuple[str, ...] = ()
     tls: Tls | None = None
     threads: int = 1
+    cors_origins: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; expected a scheme and a host, as in https://example.com, or *"
+                )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Front:

@@ -12,6 +12,7 @@ from .routes import BUFFER, TYPES, routes
 MAX_REQUEST_BYTES = 128 * 2**20
 _MAX_OTHER_BYTES = 2**16  # of a request that is no inference
 _SCRIPT = Path(__file__).with_name("requests.lua")
+_CORS = "envoy.filters.http.cors"
 _JSON_ERROR = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
 
 
@@ -75,7 +76,7 @@ def _connection_manager(front: Front, service: str) -> dict[str, Any]:
         "http_filters": filters,
         **({} if service == "grpc" else {"local_reply_config": {"body_format": _JSON_ERROR}}),
         "route_config": {
-            "virtual_hosts": [{"name": service, "domains": ["*"], "routes": routes(front, service)}],
+            "virtual_hosts": [{"name": service, "domains": ["*"], "routes": routes(front, service), **_cors(front)}],
         },
     }
 
@@ -109,7 +110,25 @@ def _filters(front: Front, service: str) -> list[dict[str, Any]]:
             "headers": [{"name": ":path", "string_match": {"exact": "/v2/health/ready"}}],
         },
     }
-    return [health, look]
+    cors = {"name": _CORS, "typed_config": {"@type": f"{TYPES}.filters.http.cors.v3.Cors"}}
+    return [*([cors] if front.cors_origins else []), health, look]
+
+
+def _cors(front: Front) -> dict[str, Any]:
+    """Of a virtual host: whose pages may call it from a browser. Only the HTTP port has the filter that reads it."""
+    if not front.cors_origins:
+        return {}
+    policy = {
+        "@type": f"{TYPES}.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [
+            {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in front.cors_origins
+        ],
+        "allow_methods": "GET, POST",
+        "allow_headers": "authorization, content-type, inference-header-content-length",
+        "expose_headers": "inference-header-content-length",
+        "max_age": "600",
+    }
+    return {"typed_per_filter_config": {_CORS: policy}}
 
 
 def address(host: str, port: int) -> dict[str, Any]:

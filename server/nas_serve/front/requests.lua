@@ -2,11 +2,13 @@
 --
 -- Shapes: the inputs must not claim more elements than the request has bytes (each takes at least one), unless they lie
 -- in shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
+-- Pictures: a file alone is a request, to `image`; the URL's query may hold thresholds. What Triton gets is its binary extension.
 -- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see the supervisor's `capacity.py`.
 
 local DIMENSION_LIMIT = 2 ^ 31
 local SHARED_LIMIT = 2 ^ 31
 local JSON_LIMIT = 32 * 2 ^ 20
+local PICTURE_LIMIT = 32 * 2 ^ 20 -- of one that comes alone: it is copied here
 local FIELDS_LIMIT = 4096 -- of a message, with those inside
 local INPUTS_LIMIT = 64
 local DEPTH_LIMIT = 32 -- of JSON: Triton reads it recursively
@@ -169,6 +171,42 @@ local function check_http(text, size)
   check_elements(sent, shared and SHARED_LIMIT or in_json and #text or size)
 end
 
+-- Pictures that come alone
+
+local SIGNATURES = { "^\255\216\255", "^\137PNG\r\n\26\n", "^BM", "^RIFF....WEBP" }
+local THRESHOLDS = { score_threshold = "FP32", iou_threshold = "FP32", max_detections = "INT32" }
+
+local function is_picture(body, size)
+  local head = body:getBytes(0, math.min(size, 12))
+  for _, signature in ipairs(SIGNATURES) do
+    if head:find(signature) then return true end
+  end
+  return false
+end
+
+-- Makes the request of it that the binary extension wants: JSON, the length in four bytes, the picture.
+local function complete(body, headers, size)
+  local inputs = {
+    ('{"name":"image","shape":[1,1],"datatype":"BYTES","parameters":{"binary_data_size":%d}}'):format(size + 4),
+  }
+  for name, value in (headers:get(":path"):match("%?(.*)$") or ""):gmatch("([^&=]+)=?([^&]*)") do
+    local datatype = THRESHOLDS[name]
+    if not datatype then
+      error({ "no parameter of a picture is called " .. name .. "; expected score_threshold, iou_threshold, max_detections" })
+    end
+    local number = value:match(datatype == "INT32" and "^%d+$" or "^[%d.]+$") and tonumber(value)
+    if not number or number >= DIMENSION_LIMIT then error({ name .. "=" .. value .. " is no number that it can be" }) end
+    local input = '{"name":"%s","shape":[1,1],"datatype":"%s","data":[%.9g]}'
+    inputs[#inputs + 1] = input:format(name, datatype, number)
+  end
+  local json = '{"inputs":[' .. table.concat(inputs, ",") .. "]}"
+  local four = string.char(size % 256, math.floor(size / 2 ^ 8) % 256, math.floor(size / 2 ^ 16) % 256, math.floor(size / 2 ^ 24))
+  local length = body:setBytes(json .. four .. body:getBytes(0, size))
+  headers:replace("content-length", tostring(length))
+  headers:replace("content-type", "application/octet-stream")
+  headers:replace("inference-header-content-length", tostring(#json))
+end
+
 -- Time
 
 local UNITS = { H = 3600, M = 60, S = 1, m = 1e-3, u = 1e-6, n = 1e-9 }
@@ -218,6 +256,13 @@ local function look(handle)
     local given = headers:get("inference-header-content-length")
     if given and not (given:match("^%d+$") and #given <= 9 and tonumber(given) <= size) then
       error({ "inference-header-content-length is no length of this request" })
+    end
+    if (given == nil or tonumber(given) == 0) and is_picture(body, size) then
+      if size > PICTURE_LIMIT then
+        return { 413, 8, size .. " bytes of picture; expected at most " .. PICTURE_LIMIT .. ": send it as binary data of a tensor" }
+      end
+      complete(body, headers, size)
+      given = headers:get("inference-header-content-length")
     end
     local json_size = tonumber(given or size)
     if given then headers:replace("inference-header-content-length", string.format("%d", json_size)) end

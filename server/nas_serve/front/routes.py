@@ -67,6 +67,10 @@ def routes(front: Front, service: str) -> list[dict[str, Any]]:
     if service == "http":
         # Alive is who answers at all; whether Triton does is a question of being ready.
         found.insert(0, {"match": {"path": "/v2/health/live"}, "direct_response": {"status": 200}})
+        if (
+            front.cors_origins
+        ):  # what a browser asks first is answered by Envoy's filter, if there is a route to a server
+            found.insert(0, _to_triton(front, service, _matches("/v2/.*") | _with(":method", "OPTIONS")))
         found.append(_to_triton(front, service, _matches(_OPEN[service]) | _with(":method", "GET")))
         found.append(_to_triton(front, service, {"path": _INDEX, **_with(":method", "POST")}))
     else:

@@ -9,6 +9,7 @@ import sys
 from nas_serve.supervision import container
 from nas_serve.supervision.errors import Ended
 from nas_serve.supervision.settings import VARIABLE, Settings
+from nas_serve.supervision.status import say
 from nas_serve.supervision.supervisor import Supervisor
 
 
@@ -19,7 +20,11 @@ def _stop(*_: object) -> None:
 def main() -> int:
     """Until the end; the exit code."""
     given = os.environ.pop(VARIABLE, None)
-    settings = Settings.from_json(given) if given else container.settings(sys.argv[1:])
+    try:
+        settings = Settings.from_json(given) if given else container.settings(sys.argv[1:])
+    except ValueError as error:
+        say("gave-up", str(error))
+        return 1
     ours = signal.SIG_IGN if settings.lifeline else _stop  # with a lifeline only that decides
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ours)

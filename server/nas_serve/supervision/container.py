@@ -29,6 +29,7 @@ def settings(command: Sequence[str]) -> Settings:
         admin_key=_taken("NAS_ADMIN_KEY") or os.urandom(32).hex(),
         folder=tempfile.mkdtemp(prefix="nas-triton-"),
         tls=_tls(),
+        cors_origins=os.environ.get("NAS_CORS_ORIGINS", "").split(),
         threads=max(1, min(4, len(os.sched_getaffinity(0)) // 8)),
     )
     state = os.environ.get("NAS_STATE")

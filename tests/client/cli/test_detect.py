@@ -97,9 +97,29 @@ def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
 
 def test_output_files(detect: partial, tmp_path: Path) -> None:
     out, _ = detect(SAMPLES, "--format", "yolo", "--output", "labels")
-    assert out == "" and sorted(p.name for p in (tmp_path / "labels").iterdir()) == [f"{p.stem}.txt" for p in PICTURES]
+    written = sorted(p.name for p in (tmp_path / "labels/labels").iterdir())
+    assert out == "" and written == [f"{p.stem}.txt" for p in PICTURES]
+    assert (tmp_path / "labels/data.yaml").is_file() and (tmp_path / "labels/images/bus.jpg").is_file()
     out, _ = detect(SAMPLES, "--format", "json", "--output", "x.json")
     assert out == "" and len(json.loads((tmp_path / "x.json").read_text())) == len(PICTURES)
+
+
+def test_formats_of_other_tools(detect: partial, tmp_path: Path) -> None:
+    ids = {
+        "images": [{"id": 5, "file_name": "bus.jpg"}],
+        "categories": [{"id": 3, "name": "bus"}, {"id": 4, "name": "person"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(ids))
+    asked = ("--like", "instances.json", "--score-threshold", 0.5)
+    out, errors = detect(SAMPLES, "--format", "coco-results", *asked, code=1)
+    assert {(one["image_id"], one["category_id"]) for one in json.loads(out)} == {(5, 3), (5, 4)}
+    assert "instances.json has no picture of this name" in errors and "3 of 4 sources failed" in errors
+    detect(SAMPLES, "--format", "voc", "--output", "voc")
+    assert len(list((tmp_path / "voc").glob("*.xml"))) == len(PICTURES)
+    detect(SAMPLES, "--format", "label-studio", "--output", "tasks.json")
+    assert len(json.loads((tmp_path / "tasks.json").read_text())) == len(PICTURES)
+    assert "<RectangleLabels" in (tmp_path / "tasks.interface.xml").read_text()
+    assert detect(SAMPLES, "--format", "cvat")[0].count("<image ") == len(PICTURES)
 
 
 def test_nothing_found(detect: partial) -> None:
@@ -119,6 +139,9 @@ def test_nothing_found(detect: partial) -> None:
         (["detect", "x.jpg", "--score-threshold", "2"], 2, "--score-threshold"),
         (["detect", "x.jpg", "--format", "xml"], 2, "xml"),
         (["detect"], 2, "Missing argument"),
+        (["detect", "x.jpg", "--format", "voc"], 2, "give their folder with --output"),
+        (["detect", "x.jpg", "--format", "csv", "--like", "x.json"], 2, "only coco and coco-results have ids"),
+        (["detect", "x.jpg", "--format", "coco", "--like", "x.json"], 2, "x.json: no such file"),
     ],
 )
 def test_messages(arguments: list[str], code: int, message: str, run: Run) -> None:

@@ -229,7 +229,8 @@ def test_other_formats_name_the_frame(bus: Path, server: Server, tmp_path: Path)
     out, _ = detect(server, tmp_path, bus, "--format", "csv", "--max-frames", 2)
     assert f"{bus}#1," in out and f"{bus}#2," not in out
     detect(server, tmp_path, bus, "--format", "yolo", "--output", "labels", "--max-frames", 2)
-    assert sorted(p.name for p in (tmp_path / "labels").iterdir()) == ["bus_000000.txt", "bus_000001.txt"]
+    assert sorted(p.name for p in (tmp_path / "labels/labels").iterdir()) == ["bus_000000.txt", "bus_000001.txt"]
+    assert sorted(p.name for p in (tmp_path / "labels/images").iterdir()) == ["bus_000000.jpg", "bus_000001.jpg"]
     detect(server, tmp_path, bus, "--format", "coco", "--output", "x.json", "--max-frames", 2)
     images = json.loads((tmp_path / "x.json").read_text())["images"]
     assert [image["file_name"] for image in images] == [f"{bus}#0", f"{bus}#1"]

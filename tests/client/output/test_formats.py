@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nas_client import Detections
 from nas_client.media.sources import Source, expand
-from nas_client.output import formats
+from nas_client.output import coco, formats
 from nas_client.output.draw import annotate
 from nas_client.output.formats import Found
 
@@ -51,17 +51,8 @@ def test_csv_quotes_names() -> None:
     assert rows[0]["source"] == "a/x.jpg" and float(rows[0]["right"]) == 30
 
 
-def test_yolo_is_normalized_centres() -> None:
-    assert "".join(map(formats.commented_yolo_lines, RESULTS)).splitlines() == [
-        "# a/x.jpg",
-        "1 0.200000 0.300000 0.200000 0.400000 0.9000",
-        "0 0.500000 0.500000 1.000000 1.000000 0.5000",
-        "# b.jpg",
-    ]
-
-
 def test_coco_is_a_whole_data_set() -> None:
-    data = json.loads(formats.to_coco(RESULTS, NAMES))
+    data = json.loads(coco.to_coco(RESULTS, NAMES))
     assert [c["name"] for c in data["categories"]] == list(NAMES)
     first = data["annotations"][0]
     assert first["bbox"] == [10.0, 5.0, 20.0, 20.0] and first["area"] == 400.0

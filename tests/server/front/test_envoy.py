@@ -53,6 +53,38 @@ def test_it_answers_while_triton_is_away(front: Front, log: io.BufferedWriter) -
         running.counts()
 
 
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+
+
+@pytest.mark.parametrize(
+    ("origins", "asking", "allowed"),
+    [
+        (["https://shop.example.com"], "https://shop.example.com", True),
+        (["https://shop.example.com"], "https://shop.example.com.evil.net", False),
+        (["https://a.example.com", "http://localhost:3000"], "http://localhost:3000", True),
+        (["*"], "https://anybody.net", True),
+        ([], "https://shop.example.com", False),
+    ],
+)
+def test_whose_pages_may_ask(
+    origins: list[str], asking: str, allowed: bool, front: Front, log: io.BufferedWriter
+) -> None:
+    running = Envoy(dataclasses.replace(front, cors_origins=origins), log)
+    try:
+        url = f"http://127.0.0.1:{front.ports['http']}/v2/models/m/infer"
+        answer = httpx.options(url, headers={"origin": asking, **PREFLIGHT})
+        assert (answer.headers.get("access-control-allow-origin") == asking) == allowed
+        assert ("POST" in answer.headers.get("access-control-allow-methods", "")) == allowed
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("origin", ["shop.example.com", "https://shop.example.com/path", "javascript:alert(1)", ""])
+def test_what_is_no_origin_is_refused(origin: str, front: Front) -> None:
+    with pytest.raises(ValueError, match="is no origin"):
+        dataclasses.replace(front, cors_origins=[origin])
+
+
 def test_one_that_does_not_start_says_so(front: Front, log: io.BufferedWriter) -> None:
     nowhere = dataclasses.replace(front, host="203.0.113.1")  # no address of this machine
     with pytest.raises(EnvoyError, match="ended with exit code"):

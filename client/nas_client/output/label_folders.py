@@ -1,0 +1,115 @@
+"""Results as folders of label files: what trainers read. Each file is written when its picture was answered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from nas_ensembles.opencv import cv2
+from numpy.typing import NDArray
+
+from .formats import Found, write_atomic, yolo_lines
+
+Picture = bytes | NDArray[np.uint8]  # encoded, or a frame (H, W, 3) RGB
+
+
+class LabelFolder(ABC):
+    """A folder that gets a file for each picture, mirroring the folders they come from.
+
+    Args:
+        folder: is made.
+        class_names: by label.
+        with_scores: where the format has room for them.
+    """
+
+    suffix: str
+
+    def __init__(self, folder: Path, class_names: Sequence[str], with_scores: bool = False) -> None:
+        self._folder, self._class_names, self._with_scores = folder, class_names, with_scores
+        self._taken: set[PurePosixPath] = set()
+
+    @abstractmethod
+    def add(self, found: Found, picture: Picture) -> None:
+        """Write what was found in a picture."""
+
+    def close(self) -> None:
+        """Write what belongs to the whole, if anything does."""
+        return
+
+    def _stem(self, found: Found) -> PurePosixPath:
+        """Where a picture belongs, without suffix; a name that was used gets a number."""
+        path = PurePosixPath(found.source.relative)
+        frame = "" if found.frame is None else f"_{found.frame:06d}"
+        wanted, number = path.with_name(f"{path.stem}{frame}"), 2
+        taken = wanted
+        while taken in self._taken:
+            taken, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
+        self._taken.add(taken)
+        return taken
+
+
+class YoloFolder(LabelFolder):
+    """A data set as Ultralytics takes it: `images/`, `labels/` beside it, `data.yaml`, `classes.txt`.
+
+    Pictures that are files here are linked, others are written. Five columns; scores are a sixth, on demand.
+    """
+
+    def add(self, found: Found, picture: Picture) -> None:
+        stem = self._stem(found)
+        lines = yolo_lines(found, self._with_scores)
+        write_atomic(self._folder / "labels" / f"{stem}.txt", lines.encode())
+        suffix = ".jpg" if isinstance(picture, np.ndarray) else PurePosixPath(found.source.file_name).suffix or ".jpg"
+        _place(self._folder / "images" / f"{stem}{suffix}", Path(found.source.name), picture)
+
+    def close(self) -> None:
+        names = "".join(f"  {label}: {_quoted(name)}\n" for label, name in enumerate(self._class_names))
+        warning = "# Labels by a model: look at them before you train with them.\n"
+        text = f"{warning}train: images\nval: images\nnames:\n{names}"
+        write_atomic(self._folder / "data.yaml", text.encode())
+        write_atomic(self._folder / "classes.txt", "".join(f"{name}\n" for name in self._class_names).encode())
+
+
+class VocFolder(LabelFolder):
+    """An XML file of Pascal VOC for each picture, by supervision."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str], with_scores: bool = False) -> None:
+        super().__init__(folder, class_names, with_scores)
+        try:
+            from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
+        except ImportError:
+            raise ImportError("--format voc needs supervision: pip install 'nas-triton[supervision]'") from None
+        self._render = detections_to_pascal_voc
+
+    def add(self, found: Found, picture: Picture) -> None:
+        width, height = found.size_wh
+        detections = found.detections.to_supervision()
+        text = self._render(detections, list(self._class_names), found.source.file_name, (height, width, 3))
+        write_atomic(self._folder / f"{self._stem(found)}.xml", text.encode())
+
+
+FOLDERS: Mapping[str, type[LabelFolder]] = {"yolo": YoloFolder, "voc": VocFolder}
+
+
+def _place(path: Path, source: Path, picture: Picture) -> None:
+    """The picture itself beside its labels: linked if it is a file, else written."""
+    if isinstance(picture, bytes) and source.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.samefile(source):
+            return
+        path.unlink(missing_ok=True)
+        try:
+            path.symlink_to(source.resolve())
+        except OSError:  # a file system without links
+            shutil.copyfile(source, path)
+        return
+    data = picture if isinstance(picture, bytes) else cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
+    write_atomic(path, data)
+
+
+def _quoted(name: str) -> str:
+    """As a YAML scalar between single quotes."""
+    return "'" + name.replace("'", "''").replace(os.linesep, " ") + "'"
