@@ -25,10 +25,12 @@ What the three packages promise; [by example](python-api.md).
 ## Detect
 
 ::: nas_client.Detector
+::: nas_client.AsyncDetector
 ::: nas_client.Detections
 ::: nas_client.Detected
 ::: nas_client.Failed
 ::: nas_client.Model
+::: nas_client.Credentials
 ::: nas_client.errors
 
 ## Build

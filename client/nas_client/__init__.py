@@ -8,6 +8,7 @@ with Detector("localhost:8001") as detector:
 
 from nas_ensembles.release import VERSION as __version__
 
+from .detection.async_detector import AsyncDetector
 from .detection.detections import Detections
 from .detection.detector import Detector
 from .detection.models import Model
@@ -28,6 +29,7 @@ from .transport import Credentials
 
 __all__ = [
     "AdminKeyMissing",
+    "AsyncDetector",
     "ClientError",
     "Credentials",
     "Detected",

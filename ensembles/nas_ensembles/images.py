@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})  # of files tha
 
 
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "WebP": b"RIFF"}
+# Chunks of a PNG that say nothing of its pixels, and of which libpng says much on standard error.
+_CHATTY = frozenset({b"iCCP", b"sRGB", b"cHRM", b"sBIT", b"iTXt", b"tEXt", b"zTXt", b"pHYs", b"tIME", b"bKGD", b"hIST"})
 _DATA_URL = re.compile(rb"\s*data:image/[\w.+-]+;base64,")
 _BASE64 = re.compile(rb"\s*([A-Za-z0-9+/]{16})")
 
@@ -43,7 +46,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if not data:
         raise UnreadableImage("zero bytes")
     data = from_base64(data)
-    _check_claims(data)
+    kind = _check_claims(data)
+    if kind == "PNG":
+        data = _without_chatter(data)
     try:
         image = _decode_rgb(np.frombuffer(data, np.uint8))
     except cv2.error as error:
@@ -85,21 +90,39 @@ def _decode_rgb(data: NDArray[np.uint8]) -> Any:
     return image if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_claims(data: bytes) -> None:
+def _check_claims(data: bytes) -> str:
     """Before OpenCV allocates what a file claims to hold: only formats of the contract, no part larger than the file.
 
-    JPEG's lengths have 16 bits, and sizes in pixels are checked by OpenCV.
+    JPEG's lengths have 16 bits, and sizes in pixels are checked by OpenCV. Returns the format.
     """
     kind = next((kind for kind, signature in _SIGNATURES.items() if data.startswith(signature)), None)
     if kind is None or (kind == "WebP" and data[8:12] != b"WEBP"):
         raise UnreadableImage(f"{len(data)} bytes that are no JPEG, PNG, WebP or BMP picture")
     if kind == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data) + 1:
         raise UnreadableImage(f"a WebP of {len(data)} bytes that claims to have more")
+    if kind == "PNG":
+        for at, length, _ in _chunks(data):
+            if length > len(data) - at - 8:
+                raise UnreadableImage(f"a PNG of {len(data)} bytes with a chunk that claims {length}")
+    return kind
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Of a PNG: where each begins, its length and its name; what comes after its end is nobody's."""
     at = len(_SIGNATURES["PNG"])
-    while kind == "PNG" and at + 8 <= len(data):
+    name = b""
+    while name != b"IEND" and at + 8 <= len(data):
         length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if length > len(data) - at - 8:
-            raise UnreadableImage(f"a PNG of {len(data)} bytes with a chunk that claims {length}")
-        if name == b"IEND":  # what comes after it is nobody's
-            break
+        yield at, length, name
         at += 12 + length
+
+
+def _without_chatter(data: bytes) -> bytes:
+    left_out = [(at, at + 12 + length) for at, length, name in _chunks(data) if name in _CHATTY]
+    if not left_out:
+        return data
+    kept, last = [], 0
+    for start, stop in left_out:
+        kept.append(data[last:start])
+        last = stop
+    return b"".join([*kept, data[last:]])

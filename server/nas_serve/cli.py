@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 from rich.console import Console
 from rich.text import Text
@@ -19,11 +20,11 @@ from .embedded import HOST, Server
 from .errors import ServerError
 from .supervision.ports import DEFAULT_PORTS
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = application()
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def serve(
     command: Annotated[
         list[str] | None,

@@ -164,3 +164,20 @@ def test_what_is_no_text_stays_as_it_is(signature: bytes, rest: bytes) -> None:
 def test_damaged_text_is_named(text: bytes) -> None:
     with pytest.raises(images.UnreadableImage, match="base64 text of a picture that is cut off or damaged"):
         images.decode(text)
+
+
+def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
+    """After the header."""
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return png[:33] + chunk + png[33:]
+
+
+def test_libpng_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    picture = np.random.default_rng(2).integers(0, 255, (9, 7, 3), np.uint8)
+    png = encoded(picture, ".png")
+    for name in (b"iCCP", b"sRGB", b"zTXt"):
+        png = with_chunk(png, name, b"x\0\0" + zlib.compress(b"junk"))
+    cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert "libpng" in capfd.readouterr().err  # as OpenCV alone
+    np.testing.assert_array_equal(images.decode(png), picture[..., ::-1])
+    assert capfd.readouterr().err == ""

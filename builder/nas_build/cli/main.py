@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from nas_ensembles import contract
+from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 from nas_eval.downloadable import DOWNLOADABLE
 from rich.table import Table
@@ -25,8 +26,8 @@ from .report import report
 from .results import as_dict, print_table
 from .terminal import OUT, exit_codes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.command()(report)
+app = application()
+app.command(cls=Command)(report)
 if TYPE_CHECKING:
     _TargetName = str
 else:
@@ -75,8 +76,9 @@ def build(
     calibration_method: Annotated[
         CalibrationMethod,
         _int8_option(
-            help="How ranges are chosen: all, least squared error, least information lost, a percentile, or auto: "
-            "whichever disturbs held-out pictures least."
+            metavar="METHOD",
+            help="How ranges are chosen: max (all), mse (least squared error), entropy (least information lost), "
+            "percentile-99.99, percentile-99.999, percentile-99.9999, or auto: what disturbs held-out pictures least.",
         ),
     ] = _DEFAULTS.int8.calibration_method,
     validation: Annotated[
@@ -179,9 +181,9 @@ def build(
 ) -> None:
     """Build YOLO-NAS checkpoints into a Triton model repository.
 
-    Examples: [bold]nas-build --weights demo --precision int8[/bold];
-    [bold]nas-build --variant all --precision all[/bold];
-    [bold]nas-build --weights best.pth --precision int8 --calibration pictures/[/bold]
+    Examples: nas-build --weights demo --precision int8;
+    nas-build --variant all --precision all;
+    nas-build --weights best.pth --precision int8 --calibration pictures/
     """
     given = dict(locals())  # the parameters, by their names
     if ctx.invoked_subcommand is not None:
@@ -218,7 +220,7 @@ def _title(options: Options) -> str:
     return options.name or f"{options.weights} {options.precision}"
 
 
-@app.command()
+@app.command(cls=Command)
 def info(
     num_classes: Annotated[int, typer.Option(min=1)] = 80,
     size: Annotated[int, typer.Option(min=32, help="Side of the square canvas, a multiple of 32.")] = 640,

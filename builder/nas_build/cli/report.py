@@ -30,7 +30,10 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print what a build measured: agreement with PyTorch; for int8 the accuracy before and after, and each layer."""
+    """Print what a build measured.
+
+    Agreement with PyTorch; for int8 the accuracy before and after, and each layer.
+    """
     with exit_codes():
         manifest = install.read_manifest(model_repository, name)
         if manifest is None:

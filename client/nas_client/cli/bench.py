@@ -71,7 +71,7 @@ def bench_command(
     ] = None,
     timeout: Timeout = 60.0,
 ) -> None:
-    """Measure throughput and latency under load, and where the time goes.
+    """Measure throughput, latency, and where the time goes, under load.
 
     Examples: nas-client bench bus.jpg; nas-client bench pictures/ --concurrency 1,4,16 --stages --plot load.png;
     nas-client bench bus.jpg --compare yolo_nas_s_fp16 yolo_nas_s_int8;

@@ -24,10 +24,10 @@ def check(
     timeout: Timeout = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Ask served models for an answer that is known: the first thing to run on a new machine.
+    """Ask served models for an answer that is known.
 
-    Each model carries a picture and what its graph answers, computed exactly when it was built. Exit code 1 if an
-    engine answers something else, or not at all.
+    The first thing to run on a new machine: each model carries a picture and what its graph answers, computed exactly
+    when it was built. Exit code 1 if an engine answers something else, or not at all.
     """
     with exit_codes(), connect(url, protocol, None, timeout) as detector:
         names = model or [found.name for found in detector.models() if found.detects]

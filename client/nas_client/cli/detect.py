@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Collection
+from difflib import get_close_matches
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -21,7 +23,8 @@ from ..detection.outcomes import Failed, Outcome
 from ..errors import ClientError
 from ..media import sources, video
 from ..media.sources import Source
-from ..media.video import Frame, Video, VideoFile
+from ..media.video import Frame, Video
+from ..media.video_file import VideoFile
 from ..output import coco, formats
 from ..output.draw import annotate
 from ..output.formats import Found
@@ -71,6 +74,10 @@ def detect(
     max_detections: Annotated[
         int | None, typer.Option(min=1, max=contract.DETECTIONS, help="Per picture.", show_default=False)
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Only these: names with commas between, as person,bus.", show_default=False),
+    ] = None,
     format: Annotated[formats.Format, typer.Option(help="What to print.")] = "table",
     output: Annotated[
         Path | None,
@@ -119,17 +126,18 @@ def detect(
     ids = _format_options(format, output, like)
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
+        wanted = _chosen(classes, class_names)
         with contextlib.closing(Results(format, output, class_names, ids, with_scores)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
-                    failed += _pictures(list(some), detector, options, save, names, results)
+                    failed += _pictures(list(some), detector, options, wanted, save, names, results)
                     continue
                 for one in some:
                     saved_as = None if save is None else save / names.take(one.file_name, {".mp4"}, ".mp4")
                     try:
                         if saved_as is not None:
                             _not_the_source(saved_as, one)
-                        _video(one, detector, options, saved_as, max_frames, results)
+                        _video(one, detector, options, wanted, saved_as, max_frames, results)
                     except (ClientError, OSError, ValueError) as error:
                         failed += 1
                         print_error(f"{one.name}: {error}")
@@ -137,6 +145,25 @@ def detect(
     if failed:
         ERRORS.print(f"{failed} of {len(listed)} sources failed")
         raise typer.Exit(1)
+
+
+def _chosen(classes: str | None, class_names: tuple[str, ...]) -> Collection[str]:
+    """Names to keep; all if none were chosen."""
+    if classes is None:
+        return class_names
+    if classes in class_names:  # a comma may be part of a name
+        return (classes,)
+    chosen = [name.strip() for name in classes.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in class_names]
+    if unknown or not chosen:
+        close = {name: get_close_matches(name, class_names, 1) for name in unknown}
+        hints = [f"{name} (did you mean {found[0]}?)" if found else name for name, found in close.items()]
+        known = f"{', '.join(class_names[:8])}{', ...' if len(class_names) > 8 else ''}"
+        raise typer.BadParameter(
+            f"the model has no class {', '.join(hints) or 'without a name'}; it has {len(class_names)}: {known}",
+            param_hint="--classes",
+        )
+    return frozenset(chosen)
 
 
 def _format_options(format: formats.Format, output: Path | None, like: Path | None) -> coco.Ids | None:
@@ -173,6 +200,7 @@ def _pictures(
     some: list[Source],
     detector: Detector,
     options: _RequestOptions,
+    wanted: Collection[str],
     save: Path | None,
     names: FileNames,
     results: Results,
@@ -182,7 +210,7 @@ def _pictures(
     outcomes = detector.detect_many(some, Source.read, **options)
     for outcome in progress(outcomes, "detect", len(some), results.quiet):
         try:
-            found, picture = _finish(outcome, save, names)
+            found, picture = _finish(outcome, wanted, save, names)
             results.add(found, picture)
         except (ClientError, OSError, ValueError) as error:
             failed += 1
@@ -190,22 +218,26 @@ def _pictures(
     return failed
 
 
-def _finish(outcome: Outcome[Source], save: Path | None, names: FileNames) -> tuple[Found, bytes]:
+def _finish(
+    outcome: Outcome[Source], wanted: Collection[str], save: Path | None, names: FileNames
+) -> tuple[Found, bytes]:
     """Result and bytes of a picture that was answered, drawn and saved if asked for; raises its error otherwise."""
     if isinstance(outcome, Failed):
         raise outcome.error
     assert isinstance(outcome.image, bytes)
+    detections = outcome.detections.only(wanted)
     if save is not None:
         path = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
-        drawn = annotate(images.decode(outcome.image), outcome.detections)
+        drawn = annotate(images.decode(outcome.image), detections)
         formats.write_atomic(path, cv2.imencode(path.suffix, drawn[..., ::-1])[1].tobytes())
-    return Found(outcome.item, size_wh(outcome.image), outcome.detections), outcome.image
+    return Found(outcome.item, size_wh(outcome.image), detections), outcome.image
 
 
 def _video(
     source: Source,
     detector: Detector,
     options: _RequestOptions,
+    wanted: Collection[str],
     saved_as: Path | None,
     max_frames: int | None,
     results: Results,
@@ -223,10 +255,11 @@ def _video(
             if isinstance(outcome, Failed):
                 raise outcome.error
             frame = outcome.item
+            detections = outcome.detections.only(wanted)
             if written is not None:
-                written.write(annotate(frame.image, outcome.detections), frame.index)
+                written.write(annotate(frame.image, detections), frame.index)
             height, width = frame.image.shape[:2]
-            results.add(Found(source, (width, height), outcome.detections, frame.index, frame.time_s), frame.image)
+            results.add(Found(source, (width, height), detections, frame.index, frame.time_s), frame.image)
             done += 1
     if not done:
         raise OSError("no frame of it can be decoded")

@@ -6,17 +6,18 @@ import sys
 from typing import Annotated
 
 import typer
+from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 
 from . import bench, check, detect, models, val
 from .terminal import OutputFailed, end_output, writing
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-app.command()(detect.detect)
-app.command()(val.val)
-app.command("bench")(bench.bench_command)
-app.command()(check.check)
-app.command()(models.models)
+app = application(no_args_is_help=True)
+app.command(cls=Command)(detect.detect)
+app.command(cls=Command)(val.val)
+app.command("bench", cls=Command)(bench.bench_command)
+app.command(cls=Command)(check.check)
+app.command(cls=Command)(models.models)
 
 
 @app.callback()
@@ -25,7 +26,11 @@ def nas_client(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Detect, measure and validate with YOLO-NAS models that Triton serves."""
+    """Detect, measure and validate with YOLO-NAS models that Triton serves.
+
+    A server's --url is host:port for gRPC, or begins with grpc://, grpcs://, http:// or https://. Without it NAS_URL is
+    asked, then localhost:8001; with --protocol http NAS_HTTP_URL, then localhost:8000. NAS_TOKEN is a gateway's token.
+    """
 
 
 def main() -> None:

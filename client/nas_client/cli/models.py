@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from nas_ensembles import contract
+from nas_ensembles.letterbox import LetterboxSpec
 from rich.table import Column, Table
 
 from ..detection.check import engine_info
@@ -21,15 +22,21 @@ def models(
     url: Url = None,
     protocol: ProtocolOption = None,
     timeout: Timeout = 60.0,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what they are made of, and models of others, with all parameters.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with all parameters.")] = False,
 ) -> None:
-    """List what the server has, its state and its parameters."""
+    """List the models that detect, and what is not ready."""
     with exit_codes(), connect(url, protocol, None, timeout) as detector:
         listed = [_with_engine(detector, model) for model in detector.models()]
     if as_json:
         OUT.print_json(json.dumps([asdict(model) for model in listed]))
         return
-    table = Table(Column("model", no_wrap=True), "version", "state", "kind", "batch", "parameters")
+    if not every:
+        _print_short([model for model in listed if model.detects or model.state != "READY"])
+        return
+    table = Table(Column("model", overflow="fold"), "version", "state", "kind", "batch", "parameters")
     for model in listed:
         text = model.reason or "\n".join(
             f"{key}: {_short(key, value)}" for key, value in sorted(model.parameters.items())
@@ -38,6 +45,25 @@ def models(
         table.add_row(model.name, model.version, model.state, model.platform, batch, text)
         table.add_section()
     OUT.print(table)
+
+
+def _print_short(listed: list[Model]) -> None:
+    columns = ("version", "state", "precision", "canvas", "classes", "engine")
+    table = Table(Column("model", overflow="fold"), *columns)
+    for model in listed:
+        if not model.detects:
+            table.add_row(model.name, model.version, model.state, *[""] * 3, model.reason)
+            continue
+        known = model.parameters
+        height, width = LetterboxSpec.from_dict(known[contract.LETTERBOX]).size_hw
+        engine = known.get("engine", {}).get("path") or known.get(contract.TARGET, "")
+        table.add_row(
+            *(model.name, model.version, model.state, str(known.get(contract.PRECISION, "")), f"{width}x{height}"),
+            *(str(len(known[contract.CLASS_NAMES])), str(engine)),
+        )
+    OUT.print(table)
+    if not listed:
+        OUT.print("no model that detects; nas-build --weights demo makes one")
 
 
 def _with_engine(detector: Detector, model: Model) -> Model:

@@ -22,13 +22,14 @@ from ..transport import Protocol
 
 # Names of files and classes are printed as they are, never read as markup.
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+# As wide as the terminal or COLUMNS say.
+_WIDTH = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal() else 120
+OUT = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
 
 Url = Annotated[
     str | None,
     typer.Option(
-        help="host:port, or grpc://, grpcs://, http://, https://. Default: NAS_URL, then localhost:8001 "
-        "(with --protocol http: NAS_HTTP_URL, then localhost:8000).",
+        help="Of the server, as localhost:8001; nas-client --help has more.",
         show_default=False,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,20 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def only(self, names: Collection[str]) -> Detections:
+        """Those of some classes.
+
+        Args:
+            names: of the classes to keep.
+        """
+        kept = [name in names for name in self.names]
+        return Detections(
+            boxes_xyxy=self.boxes_xyxy[kept],
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            names=tuple(name for name in self.names if name in names),
+        )
 
     def to_dict(self) -> dict[str, list[Any]]:
         """The same four fields as plain lists, for JSON.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
 
@@ -18,7 +17,7 @@ from ..errors import ClientError, ModelUnavailable, SharedMemoryRefused
 from ..transport import Address, Credentials, Protocol, SharedTensor, connect
 from ..transport.shared_memory import SharedFrames, SharedMemoryForgotten
 from .detections import Detections
-from .image_input import ImageInput, Loaded, batches, load
+from .image_input import ImageInput, Loaded, batches, is_one, load
 from .models import Model, Models
 from .outcomes import Detected, Failed, Outcome
 
@@ -141,7 +140,8 @@ class Detector:
         """Detect in one picture, or in a list of them sent in batches of the model's size.
 
         Args:
-            picture: path, bytes of an encoded picture, or a frame, (H, W, 3) uint8 RGB; or a list of these.
+            picture: path, URL, bytes of an encoded picture, a picture of PIL, or a frame, (H, W, 3) uint8 RGB; or a
+                list of these.
             score_threshold: objects must score more; default is the model's, 0.25 unless built otherwise.
             iou_threshold: of two boxes of a class that overlap more, the better stays; likewise, 0.7.
             max_detections: 1 to 300.
@@ -151,9 +151,10 @@ class Detector:
             OSError: if a file cannot be read.
         """
         asked = _Asked(score_threshold, iou_threshold, max_detections)
-        if isinstance(picture, str | Path | bytes | np.ndarray):
-            return self._detect([load(picture)], asked)[0]
-        in_batches = batches([load(one) for one in picture], max(1, self.model.max_batch_size))
+        if is_one(picture):
+            return self._detect([load(cast(ImageInput, picture))], asked)[0]
+        pictures = cast(Sequence[ImageInput], picture)
+        in_batches = batches([load(one) for one in pictures], max(1, self.model.max_batch_size))
         return [detections for batch in in_batches for detections in self._detect(batch, asked)]
 
     @overload

@@ -47,11 +47,7 @@ class Source:
         if self.name == STDIN:
             return _limited([sys.stdin.buffer.read(MAX_BYTES + 1)])
         if _is_url(self.name):
-            try:
-                with httpx.stream("GET", self.name, follow_redirects=True, timeout=30.0) as response:
-                    return _limited(response.raise_for_status().iter_bytes())
-            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                raise OSError(f"cannot download: {error or type(error).__name__}") from None
+            return download(self.name)
         path = Path(self.name)
         try:
             return path.read_bytes()
@@ -59,6 +55,19 @@ class Source:
             raise OSError(f"a folder without pictures ({', '.join(sorted(images.SUFFIXES))})") from None
         except OSError as error:
             raise OSError((error.strerror or str(error)).lower()) from None
+
+
+def download(url: str) -> bytes:
+    """An encoded picture, of at most `MAX_BYTES`.
+
+    Raises:
+        OSError: if it cannot be had; says why.
+    """
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=30.0) as response:
+            return _limited(response.raise_for_status().iter_bytes())
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise OSError(f"cannot download: {error or type(error).__name__}") from None
 
 
 def _limited(parts: Iterable[bytes]) -> bytes:

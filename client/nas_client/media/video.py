@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -153,79 +152,6 @@ class Video:
                     with contextlib.suppress(queue.Empty):
                         self._waiting.get_nowait()
                         self.dropped += 1
-
-
-class VideoFile:
-    """A video being written, MPEG-4 in .mp4; it gets its name when it is closed and whole.
-
-    Args:
-        path: of the file.
-        fps: frames per second.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".mp4", dir=path.parent)
-        os.fchmod(descriptor, 0o644)
-        os.close(descriptor)
-        self._temporary = Path(temporary)
-        self._fps = fps
-        self._writer: cv2.VideoWriter | None = None
-        self._size_wh = (0, 0)
-        self._written = 0
-
-    def write(self, image: NDArray[np.uint8], index: int) -> None:
-        """Add a frame; it also stands for those that were dropped before it, so that time is kept.
-
-        Args:
-            image: (H, W, 3) uint8 RGB; fitted to the first frame's size.
-            index: of the frame.
-
-        Raises:
-            OSError: if the video cannot be written.
-        """
-        height, width = image.shape[:2]
-        if self._writer is None:
-            self._size_wh = width - width % 2, height - height % 2  # MPEG-4 halves the colours' resolution
-            self._writer = cv2.VideoWriter(
-                str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
-            )
-            if not self._writer.isOpened():
-                raise OSError(f"{self.path}: cannot write a video of {width} x {height} pixels")
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        if (width, height) != self._size_wh:
-            bgr = cv2.resize(bgr, self._size_wh)
-        for _ in range(max(1, index + 1 - self._written)):
-            self._writer.write(bgr)
-            self._written += 1
-
-    def close(self) -> None:
-        """Finish the video; one without frames is removed.
-
-        Raises:
-            OSError: if not all of it was written.
-        """
-        try:
-            if self._writer is None:
-                return
-            self._writer.release()
-            check = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
-            readable = int(check.get(cv2.CAP_PROP_FRAME_COUNT))
-            check.release()
-            if readable != self._written:
-                raise OSError(f"{self.path}: {readable} of {self._written} frames were written; is the disk full?")
-            self._temporary.replace(self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> VideoFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _camera(name: str) -> int | None:

@@ -29,7 +29,11 @@ QUICK = ("--rounds", 1, "--window", 0.4)
 
 def run(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [BIN / "nas-client", "bench", "--url", server.grpc_url, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+    # Given its environment, not the C library's, into which readline, that pytest loads, has put COLUMNS=80.
+    environment = dict(os.environ)
+    return subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def measured(server: Server, *arguments: object) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from nas_client.media.video import VideoFile
+from nas_client.media.video_file import VideoFile
 
 from support.commands import CLIENT, Run
 from support.samples import PICTURES, SAMPLES
@@ -102,6 +102,17 @@ def test_output_files(detect: partial, tmp_path: Path) -> None:
     assert (tmp_path / "labels/data.yaml").is_file() and (tmp_path / "labels/images/bus.jpg").is_file()
     out, _ = detect(SAMPLES, "--format", "json", "--output", "x.json")
     assert out == "" and len(json.loads((tmp_path / "x.json").read_text())) == len(PICTURES)
+
+
+def test_only_some_classes(detect: partial) -> None:
+    whole = json.loads(detect(SAMPLES / "bus.jpg", "--format", "json")[0])[0]["detections"]
+    some = json.loads(detect(SAMPLES / "bus.jpg", "--format", "json", "--classes", "bus, dining table")[0])
+    assert some[0]["detections"] == [one for one in whole if one["name"] in ("bus", "dining table")]
+    assert {one["name"] for one in some[0]["detections"]} == {"bus", "dining table"}
+    _, errors = detect(SAMPLES / "bus.jpg", "--classes", "persn,zzz", code=2)
+    assert "no class persn (did you mean person?), zzz; it has 80: person, bicycle" in errors
+    _, errors = detect(SAMPLES / "bus.jpg", "--classes", ",", code=2)
+    assert "no class without a name" in errors
 
 
 def test_formats_of_other_tools(detect: partial, tmp_path: Path) -> None:

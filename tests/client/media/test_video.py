@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import pytest
 from nas_client import Detector
-from nas_client.media.video import Frame, Video, VideoFile, is_video
+from nas_client.media.video import Frame, Video, is_video
+from nas_client.media.video_file import VideoFile
 from nas_serve import Server
 from numpy.typing import NDArray
 
@@ -110,6 +111,23 @@ def test_what_cannot_be_opened(name: str, content: bytes | None, tmp_path: Path)
 def test_a_camera_that_is_not_there() -> None:
     with pytest.raises(OSError, match="cannot be opened as a camera"):
         Video("/dev/video93")
+
+
+def codec(path: Path) -> str:
+    fourcc = int(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FOURCC))
+    return fourcc.to_bytes(4, "little").decode()
+
+
+def test_browsers_play_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H.264 by PyAV; MPEG-4, which they do not play, is what OpenCV has without it."""
+    pytest.importorskip("av")
+    for name, expected in (("with.mp4", "h264"), ("without.mp4", "FMP4")):
+        with VideoFile(tmp_path / name, fps=12.5) as video:
+            for i in range(5):
+                video.write(marked(i), i)
+        assert codec(tmp_path / name) == expected
+        assert cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+        monkeypatch.setitem(sys.modules, "av", None)
 
 
 def test_odd_sizes_and_dropped_frames_are_written(tmp_path: Path) -> None:
