@@ -23,6 +23,10 @@ from nas_serve import Server
 from support.networks import lively
 from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, QUARTER_PROCESSING, ROOT
 
+# Readline, which pytest loads, tells every process that it starts that terminals have 80 columns.
+os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
+
 _SERVERS = {
     "server",
     "docker",

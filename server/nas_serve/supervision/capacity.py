@@ -34,7 +34,7 @@ class Capacity:
         count, seconds = answered - self._answered, now - self._since
         if seconds < _MEASURE_S and count < _ENOUGH:
             return
-        if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S:
+        if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S and count >= 0:  # fewer: it was started again
             rate = max(count / seconds, 0.1)
             if self._always_busy:
                 self.per_s = (self.per_s + rate) / 2

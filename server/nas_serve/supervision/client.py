@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -20,7 +21,11 @@ from ..front.front import LOOPBACK, TRITON_HEADER
 
 ANSWER_S = 10.0  # for an answer, if nothing else is answered meanwhile
 NO_ANSWER = (OSError, HTTPException)  # HTTPError, which is an answer, is one of these too: catch it before
+_GLANCE_S = 0.5  # for what can be missed
 _QUICK_S = 2.0  # for what Triton knows by itself
+_ENGINE = f'model="[^"]*{contract.stage_name("", "engine")}"'  # each picture passes one engine
+_WAITING = re.compile(r"^nv_inference_pending_request_count\{.* (\S+)$", re.MULTILINE)
+_ANSWERED = re.compile(rf"^nv_inference_request_success\{{.*{_ENGINE}.* (\S+)$", re.MULTILINE)
 _LENGTH = "Inference-Header-Content-Length"
 _open = build_opener(ProxyHandler({})).open  # what is asked is on this machine, whatever the environment's proxies
 
@@ -33,11 +38,13 @@ class Client:
         port: of its HTTP, on loopback.
         key: that it wants.
         alive: called before each question, for an answer may take a while.
+        metrics_port: of its metrics, on loopback; without it `load` knows nothing.
     """
 
     port: int
     key: str
     alive: Callable[[], None]
+    metrics_port: int | None = None
 
     def get(self, path: str, timeout_s: float = _QUICK_S) -> bytes | None:
         """None if the answer is no success.
@@ -56,6 +63,18 @@ class Client:
         with contextlib.suppress(*NO_ANSWER, ValueError):
             return json.loads(self.get(f"/v2/models/{model}", ANSWER_S) or b"{}").get("versions") or []
         return []
+
+    def load(self) -> tuple[int, int] | None:
+        """Requests that wait in queues, those of clients that have given up too, and those engines have answered."""
+        if self.metrics_port is None:
+            return None
+        try:
+            with _open(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=_GLANCE_S) as response:
+                metrics = response.read().decode(errors="replace")
+        except NO_ANSWER:
+            return None
+        waiting, answered = (sum(map(float, pattern.findall(metrics))) for pattern in (_WAITING, _ANSWERED))
+        return int(waiting), int(answered)
 
     def answered(self, model: str) -> int:
         """Requests that a model has answered; 0 if it cannot be known."""

@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -55,9 +56,9 @@ class Supervisor:
         self._settings = settings
         self._restarts = 0
         self._probes = Probes(settings.state)
-        self._client = Client(
-            settings.front.triton_ports["http"], settings.front.triton_key, lambda: self._probes.show("live")
-        )
+        ports = settings.front.triton_ports
+        alive = partial(self._probes.show, "live")
+        self._client = Client(ports["http"], settings.front.triton_key, alive, ports["metrics"])
         self._questions = Questions(Path(settings.model_repository), self._client, self._settle)
         self._watched = Watched(Path(settings.model_repository)) if settings.watch else None
         self._capacity = Capacity()
@@ -198,6 +199,10 @@ class Supervisor:
             active, answered = self._envoy.counts()
         except EnvoyError:
             active, answered = self._envoy.counts()  # it may have been busy for a moment
+        if (
+            load := self._client.load()
+        ) is not None:  # Envoy does not see those that gave up, for which Triton works on
+            active, answered = max(active, load[0]), load[1] or answered
         self._capacity.see(active, answered, now)
         if self._capacity.per_s is not None:
             path = Path(self._settings.front.capacity_file)

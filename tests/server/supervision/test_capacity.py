@@ -45,3 +45,13 @@ def test_a_long_silence_is_no_measurement() -> None:
     capacity.see(20, 0, 100.0)
     capacity.see(20, 1, 200.0)
     assert capacity.per_s == 10
+
+
+def test_a_server_that_was_started_again_counts_from_the_beginning() -> None:
+    capacity = Capacity()
+    capacity.see_one(0.1)
+    capacity.see(20, 500, 100.0)
+    capacity.see(20, 3, 102.0)
+    assert capacity.per_s == 10
+    capacity.see(20, 63, 104.0)
+    assert capacity.per_s == 20

@@ -14,6 +14,16 @@ from nas_serve.supervision.client import Client
 from support.web import Quiet, serving
 
 LENGTH = "Inference-Header-Content-Length"
+# Triton's, shortened.
+METRICS = b"""
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+nv_inference_request_success{model="m_engine",version="1"} 30
+nv_inference_request_success{model="n_engine",version="3"} 4
+nv_inference_request_success{model="m",version="1"} 30
+nv_inference_pending_request_count{model="m",version="1"} 0
+nv_inference_pending_request_count{model="m_engine",version="1"} 7
+nv_inference_pending_request_count{model="m_preprocess",version="1"} 1.000000
+"""
 
 
 class Handler(Quiet):
@@ -26,6 +36,8 @@ class Handler(Quiet):
             "/v2/models/m/stats": {"model_stats": [{"inference_stats": {"success": {"count": 7}}}]},
             "/v2/systemsharedmemory/status": [{"name": "a"}, {"name": "b c"}],
         }
+        if self.path == "/metrics":
+            return self.answer(METRICS)
         self.answer(json.dumps(answers[self.path]).encode() if self.path in answers else None)
 
     def do_POST(self) -> None:
@@ -53,12 +65,14 @@ class Handler(Quiet):
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(Handler, "seen", [])
     with serving(Handler) as url:
-        yield Client(int(url.rpartition(":")[2]), "the key", lambda: None)
+        port = int(url.rpartition(":")[2])
+        yield Client(port, "the key", lambda: None, port)
 
 
 def test_what_triton_knows_by_itself(client: Client) -> None:
     assert client.versions("m") == ["2"] and client.versions("nope") == []
     assert client.answered("m") == 7 and client.answered("nope") == 0
+    assert client.load() == (8, 34)
     assert client.regions() == ["a", "b c"] and client.get("/nope") is None
     client.unregister("b c")
     ((path, headers, _),) = Handler.seen
@@ -77,8 +91,8 @@ def test_tensors_are_sent_and_read_as_bytes(client: Client) -> None:
 
 
 def test_nobody_there_is_no_answer(client: Client) -> None:
-    alone = Client(1, "", lambda: None)
-    assert alone.versions("m") == [] and alone.answered("m") == 0 and alone.regions() == []
+    alone = Client(1, "", lambda: None, 1)
+    assert alone.versions("m") == [] and alone.answered("m") == 0 and alone.regions() == [] and alone.load() is None
     alone.unregister("a")
     with pytest.raises(OSError):
         alone.get("/v2/health/live")
