@@ -18,6 +18,8 @@ from rich.text import Text
 from .compose_files import write_compose
 from .embedded import HOST, Server
 from .errors import ServerError
+from .page import PORT as PAGE_PORT
+from .page import page
 from .supervision.ports import DEFAULT_PORTS
 
 app = application()
@@ -39,6 +41,10 @@ def serve(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["metrics"],
+    with_page: Annotated[
+        bool, typer.Option("--page", help="Also serve a page to try models with, in the browser, on loopback.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = PAGE_PORT,
     log: Annotated[Path | None, typer.Option(help="Keep the server's log here.", show_default=False)] = None,
     poll: Annotated[int, typer.Option(min=0, help="Look for new versions every so many seconds; 0 never.")] = 0,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to become ready.")] = 120.0,
@@ -116,6 +122,8 @@ def serve(
                     Text.assemble(("note: ", "yellow"), f"listening on {host}; keep this Triton off networks.")
                 )
             _console.print(f"Triton is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, {server.metrics_url}")
+            if with_page:
+                stack.enter_context(page(server.grpc_url, page_port, _console.print))
             if command:
                 code = _run(command, server)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from nas_client import Detector
 from nas_serve import Server
@@ -127,6 +129,20 @@ def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], 
     tools = {"pip", "setuptools", "pkg_resources", "__pycache__"}  # not of the client
     files = [path for path in programs.parent.rglob("site-packages/**/*") if not tools.intersection(path.parts)]
     assert sum(path.stat().st_size for path in files if path.is_file()) < 180e6
+
+
+def test_the_page_is_in_the_wheel(wheel: Path, environment: Callable[..., Path], server: Server) -> None:
+    programs = environment(f"{wheel}[page]")
+    command = [str(programs / "nas-client"), "page", "--port", "0", "--url", server.grpc_url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stderr is not None
+        url, _, _ = process.stderr.readline().partition(" ")
+        for path in ("/", "/static/page.js", "/static/page.css", "/static/icon.svg"):
+            assert httpx.get(f"{url}{path}", timeout=30).status_code == 200, path
+        content = (SAMPLES / "bus.jpg").read_bytes()
+        answer = httpx.post(f"{url}/api/detect", params={"model": MODEL}, content=content, timeout=60)
+        process.terminate()
+    assert "bus" in [one["name"] for one in answer.json()["detections"]]
 
 
 @pytest.mark.parametrize("extras", ["serve", "build", "bench,val", "bench,build,serve,val", "sign,supervision,docker"])

@@ -9,7 +9,7 @@ import typer
 from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 
-from . import bench, check, detect, models, val
+from . import bench, check, detect, models, page, val
 from .terminal import OutputFailed, end_output, writing
 
 app = application(no_args_is_help=True)
@@ -18,6 +18,7 @@ app.command(cls=Command)(val.val)
 app.command("bench", cls=Command)(bench.bench_command)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(models.models)
+app.command(cls=Command)(page.page)
 
 
 @app.callback()

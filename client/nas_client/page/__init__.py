@@ -1,0 +1,1 @@
+"""A page for people who want to see what a model finds."""
