@@ -20,6 +20,7 @@ from ..errors import OptionError
 from ..options import PRECISIONS, VARIANTS, CalibrationMethod, Options, PlanWay
 from ..targets.tensorrt.servers import DEFAULT_SERVER
 from .display import Display
+from .export import export
 from .flags import flag, options_from
 from .report import report
 from .results import as_dict, print_table
@@ -27,6 +28,7 @@ from .terminal import OUT, exit_codes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(report)
+app.command()(export)
 if TYPE_CHECKING:
     _TargetName = str
 else:
