@@ -19,8 +19,8 @@ from .base import Format
 from .plain import selected
 
 # How far float32 in another order of additions may be from float64.
-_SCORE_SHARE = 0.005  # of a score
-_BOX_PX = 0.1
+_SCORE_SHARE = 0.001  # of a score
+_BOX_PX = 0.05
 _BORDER = 1e-3  # of the threshold: a score this near to it may fall on either side
 _AT_LEAST, _AT_MOST = 15, 40  # pairs that pass the lowered threshold
 
@@ -112,8 +112,8 @@ def matched(expected: Candidates, got: Candidates, thresholds: contract.Threshol
         DisagreementError: names the first that is not.
     """
     differences = []
-    for first, second, what in ((expected, got, "does not have"), (got, expected, "has, and PyTorch has not,")):
-        lowest = max([thresholds.score, *(_last(one, thresholds) for one in (first, second))])
+    lowest = max(thresholds.score, _last(expected, thresholds), _last(got, thresholds))
+    for first, second, missing in ((expected, got, True), (got, expected, False)):
         for box, score, label in zip(*first, strict=True):
             near = np.flatnonzero(
                 (second.labels == label)
@@ -123,10 +123,10 @@ def matched(expected: Candidates, got: Candidates, thresholds: contract.Threshol
             if not (near.size or score <= lowest * (1 + _BORDER)):
                 sides = ", ".join(f"{side:.1f}" for side in box)
                 raise DisagreementError(
-                    f"the exported file disagrees with PyTorch: it {what} label {label} with score {score:.4f} at "
-                    f"{sides}, at threshold {thresholds.score:g}. Nothing was written."
+                    f"the exported file disagrees with PyTorch: it {'does not have' if missing else 'alone has'} label "
+                    f"{label} with score {score:.4f} at {sides}, at threshold {thresholds.score:g}. Nothing was written."
                 )
-            if near.size and first is expected:
+            if near.size and missing:
                 closest = near[np.abs(second.boxes[near] - box).max(axis=1).argmin()]
                 differences.append((abs(float(second.scores[closest] - score)), _apart(second.boxes[closest], box)))
     return differences
