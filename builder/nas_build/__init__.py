@@ -11,6 +11,7 @@ Importing it is cheap; PyTorch is loaded when a build needs it.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_ensembles.release import VERSION as __version__
@@ -21,6 +22,7 @@ from .errors import (
     CheckpointError,
     DisagreementError,
     DownloadError,
+    ExportError,
     OptionError,
     PlanError,
     ProcessingError,
@@ -30,6 +32,7 @@ from .options import Int8Options, Options, TensorRTOptions, TensorRTRTXOptions
 from .progress import BuildProgress
 
 if TYPE_CHECKING:
+    from .exports.run import ExportResult
     from .pipeline import Result
 
 __all__ = [
@@ -39,6 +42,8 @@ __all__ = [
     "CheckpointError",
     "DisagreementError",
     "DownloadError",
+    "ExportError",
+    "ExportResult",
     "Int8Options",
     "OptionError",
     "Options",
@@ -50,6 +55,7 @@ __all__ = [
     "TensorRTRTXOptions",
     "__version__",
     "build",
+    "export",
 ]
 
 
@@ -75,7 +81,33 @@ def build(options: Options | None = None, *, progress: BuildProgress | None = No
     return pipeline.build(replace(options or Options(), **fields), progress)
 
 
+def export(weights: str | Path, format: str, *, progress: BuildProgress | None = None, **fields: Any) -> ExportResult:
+    """Export a checkpoint as a file of another runtime, compared with PyTorch before it is written.
+
+    Args:
+        weights: "demo", "coco", hf://..., a URL or a file.
+        format: "onnx", "frigate", "deepstream", "sg-flat" or "sg-batch".
+        progress: told of steps, downloads and warnings; None is silent.
+        fields: of `exports.options.ExportOptions`: `output=Path("best.onnx")`, `size_hw=(320, 320)`.
+
+    Returns:
+        The files, their tensors, what was measured, and what to write into the runtime's configuration.
+
+    Raises:
+        BuildError: nothing was written; the message says why and what to do.
+        TypeError: there is no such option.
+    """
+    from .exports import run
+    from .exports.options import ExportOptions
+
+    return run.export(ExportOptions(weights, format, **fields), progress)
+
+
 def __getattr__(name: str) -> Any:
+    if name == "ExportResult":
+        from .exports.run import ExportResult
+
+        return ExportResult
     if name == "Result":
         from .pipeline import Result
 

@@ -8,7 +8,8 @@ BuildError
 ├── CalibrationError    no pictures to calibrate with
 ├── DisagreementError   the exported graph does not compute what PyTorch computes
 ├── PlanError           no TensorRT plan can be built, or not one that the server would load
-└── RepositoryError     the model repository cannot be written
+├── RepositoryError     the model repository cannot be written
+└── ExportError         an exported file cannot be written, or not over one that is there
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class PlanError(BuildError):
 
 class RepositoryError(BuildError):
     """The model repository cannot be read or written."""
+
+
+class ExportError(BuildError):
+    """An exported file cannot be written, or one is there already."""

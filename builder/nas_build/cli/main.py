@@ -21,6 +21,7 @@ from ..errors import OptionError
 from ..options import PRECISIONS, VARIANTS, CalibrationMethod, Options, PlanWay
 from ..targets.tensorrt.servers import DEFAULT_SERVER
 from .display import Display
+from .export import export
 from .flags import flag, options_from
 from .report import report
 from .results import as_dict, print_table
@@ -28,6 +29,7 @@ from .terminal import OUT, exit_codes
 
 app = application()
 app.command(cls=Command)(report)
+app.command(cls=Command)(export)
 if TYPE_CHECKING:
     _TargetName = str
 else:

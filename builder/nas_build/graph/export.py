@@ -76,7 +76,7 @@ class EndToEnd(nn.Module):
         """Boxes [B, N, 4] xyxy in canvas pixels and scores [B, N, C]."""
         return decode(self.network.raw(self.normalize(images)))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         boxes, scores = self.decoded(images)
         return *top_candidates(boxes, scores), boxes, scores
 
@@ -151,29 +151,45 @@ def export(network: EndToEnd, size_hw: tuple[int, int], name: str) -> onnx.Model
     """
     example = torch.zeros(2, 3, *size_hw, dtype=torch.uint8)
     outputs = [*(tensor.name for tensor in contract.CANDIDATE_TENSORS), BOXES, SCORES]
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            input_names=[contract.IMAGES.name],
-            output_names=outputs,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _tidy(model, name)
+    model = trace(network, example, contract.IMAGES.name, outputs, OPSET, dynamic_batch=True)
+    tidy(model, name)
     del model.graph.output[3:]  # the decoded tensors keep their names inside the graph
     onnx.checker.check_model(model)
     return model
 
 
-def _tidy(model: onnx.ModelProto, name: str) -> None:
+def trace(
+    module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str], opset: int, *, dynamic_batch: bool
+) -> onnx.ModelProto:
+    """A module of one input named `images` as ONNX, as torch writes it: see `tidy`.
+
+    Args:
+        module: to trace.
+        example: of its input.
+        input_name: in the graph.
+        output_names: in the graph.
+        opset: of ONNX.
+        dynamic_batch: whether the first dimension is any from 1; else it is the example's.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}} if dynamic_batch else None,
+            input_names=[input_name],
+            output_names=output_names,
+            opset_version=opset,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def tidy(model: onnx.ModelProto, name: str) -> None:
     """Drop what ties the file to this machine (paths in stack traces) and name things after the network's modules."""
     graph = model.graph
     graph.name = name

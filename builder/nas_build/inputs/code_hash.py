@@ -17,6 +17,7 @@ _EVALUATION = Path(nas_eval.__file__).parent
 _DECIDE_NOTHING = (
     _BUILDER / "__init__.py",
     _BUILDER / "cli",
+    _BUILDER / "exports",
     _BUILDER / "progress.py",
     _EVALUATION / "__init__.py",
     _EVALUATION / "downloads.py",
