@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
-import math
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from nas_ensembles import contract
@@ -19,14 +15,11 @@ from nas_eval import metrics, paired_bootstrap
 from nas_eval.dataset import Dataset
 from nas_eval.downloadable import DOWNLOADABLE
 from nas_eval.errors import DatasetError
-from nas_eval.metrics import Metrics, Prediction
 from nas_eval.open_dataset import open_dataset
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
 from ..detection.detector import RETRIES, Detector
-from ..output import formats
-from ..validation import measure, plots
+from ..validation import measure
 from .terminal import (
     ERRORS,
     OUT,
@@ -40,21 +33,7 @@ from .terminal import (
     print_retried,
     progress,
 )
-
-_ROWS = {
-    "mAP 50-95": "map_50_95",
-    "mAP 50": "map_50",
-    "mAP 75": "map_75",
-    "mAP small": "map_small",
-    "mAP medium": "map_medium",
-    "mAP large": "map_large",
-    "AR, 1 detection": "ar_1",
-    "AR, 10": "ar_10",
-    "AR, 100": "ar_100",
-    "AR small": "ar_small",
-    "AR medium": "ar_medium",
-    "AR large": "ar_large",
-}
+from .val_results import Results, Run
 
 
 def val(
@@ -75,7 +54,10 @@ def val(
     model: Annotated[str | None, typer.Option(help="Needed when the server has several.", show_default=False)] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Two models on the same pictures, and how sure their difference is.", show_default=False),
+        typer.Option(help="Two models or more, and how sure their difference is.", show_default=False),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="Models after the two of --compare.", show_default=False)
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.score,
     iou_threshold: Annotated[float, typer.Option(min=0, max=1)] = contract.VALIDATION_THRESHOLDS.iou,
@@ -86,7 +68,7 @@ def val(
         bool,
         typer.Option(
             "--ignore-unknown-classes",
-            help="Leave out classes that the model lacks (with --compare: either of the two), instead of refusing.",
+            help="Leave out classes that the model lacks (with --compare: any of them), instead of refusing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with every class.")] = False,
@@ -100,9 +82,12 @@ def val(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for curves, confusion matrix, and sheets of truth beside prediction.",
+            help="Folder for curves and a confusion matrix (PNG, SVG, PDF), and sheets of truth beside prediction.",
             show_default=False,
         ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write all of it there as one HTML file.", show_default=False)
     ] = None,
     in_flight: Annotated[int, typer.Option(min=1, max=64, help="Requests at a time.")] = 8,
     resume: Annotated[
@@ -117,71 +102,43 @@ def val(
     nas-client val --data instances_val2017.json --images val2017/ --csv classes.csv;
     nas-client val --data coco8.yaml --compare yolo_nas_s_fp16 yolo_nas_s_int8
     """
-    if compare and (model or save_predictions or per_class or save_plots):
-        raise typer.BadParameter("takes no --model, --csv, --plots or --save-predictions", param_hint="--compare")
+    names = [*(compare or ()), *(more or ())]
+    if compare and model:
+        raise typer.BadParameter("takes no --model", param_hint="--compare")
+    if more and not compare:
+        raise typer.BadParameter(f"{' '.join(more)}: models are named by --model, or --compare", param_hint="MORE")
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("the same model twice", param_hint="--compare")
     asked = contract.Thresholds(score_threshold, iou_threshold, max_detections)
     with exit_codes(), contextlib.ExitStack() as stack:
         whole = _opened(data, images, split).limited(limit)
-        detectors = [
-            stack.enter_context(connect(url, protocol, name, timeout, retries)) for name in compare or (model,)
-        ]
+        detectors = [stack.enter_context(connect(url, protocol, name, timeout, retries)) for name in names or [model]]
         categories = [whole.categories_of(one.class_names, ignore_unknown_classes) for one in detectors]
         in_all = set.intersection(*(set(one.values()) for one in categories))
         if not in_all:
-            raise DatasetError(f"{whole.name}: none of its classes is known to both models.")
+            raise DatasetError(f"{whole.name}: none of its classes is known to all models.")
         dataset = whole.restricted([id for id in whole.class_names if id in in_all])
         runs = []
         for detector, its in zip(detectors, categories, strict=True):
             shared = {label: id for label, id in its.items() if id in in_all}
             runs.append(_run(detector, dataset, measure.answers(detector, dataset, shared, asked, in_flight, resume)))
-        first = runs[0]
+        differences = [paired_bootstrap.compare(dataset, runs[0].predictions, run.predictions) for run in runs[1:]]
+        results = Results(dataset, asked, runs, differences)
         if save_predictions:
-            formats.write_atomic(save_predictions, json.dumps(first.predictions).encode())
+            results.save_predictions(save_predictions)
         if per_class:
-            formats.write_atomic(per_class, _csv(first.metrics).encode())
-        if save_plots:
-            plots.save(save_plots, dataset, first.predictions, first.metrics, first.unanswered)
-        difference = None
-        if compare:
-            difference = paired_bootstrap.compare(dataset, first.predictions, runs[1].predictions)
-        failed = sum(len(run.unanswered) for run in runs)
-        report = {
-            "data": dataset.name,
-            "pictures": len(dataset.pictures),
-            "failed": failed,
-            "retried": sum(run.retried for run in runs),
-            "protocol": {tensor.name: value for tensor, value in zip(contract.THRESHOLDS, astuple(asked), strict=True)},
-            "models": [{"name": run.name, "pictures_per_second": run.rate, **_plain(run.metrics)} for run in runs],
-            **({"difference": _numbers(asdict(difference))} if difference else {}),
-        }
+            results.save_csv(per_class)
+        results.save_plots(save_plots, report)
         if as_json:
-            OUT.print_json(json.dumps(report))
+            OUT.print_json(json.dumps(results.as_dict()))
         else:
-            _print(dataset, runs, difference)
-    if failed:
-        ERRORS.print(f"{failed} of {len(dataset.pictures) * len(runs)} requests failed")
+            results.print()
+    if results.failed:
+        ERRORS.print(f"{results.failed} of {len(dataset.pictures) * len(runs)} requests failed")
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One model over the data set.
-
-    Attributes:
-        unanswered: ids of the pictures without an answer.
-        retried: requests that were sent again.
-        rate: pictures per second, of those that were not answered in an earlier run.
-    """
-
-    name: str
-    metrics: Metrics
-    predictions: list[Prediction]
-    unanswered: set[int]
-    retried: int
-    rate: float
-
-
-def _run(detector: Detector, dataset: Dataset, answered: Generator[measure.Answer, None, None]) -> _Run:
+def _run(detector: Detector, dataset: Dataset, answered: Generator[measure.Answer, None, None]) -> Run:
     """Take a model's answers, with a bar, and measure them."""
     started = time.monotonic()
     answers = []
@@ -193,7 +150,7 @@ def _run(detector: Detector, dataset: Dataset, answered: Generator[measure.Answe
     print_retried(detector)
     fresh = sum(not answer.resumed for answer in answers)
     predictions = [one for answer in answers for one in answer.predictions]
-    return _Run(
+    return Run(
         name=detector.model.name,
         metrics=metrics.evaluate(dataset, predictions),
         predictions=predictions,
@@ -215,56 +172,3 @@ def _opened(data: str, images: Path | None, split: str) -> Dataset:
             bar.update(tasks[what], completed=done, total=total)
 
         return open_dataset(data, images, split, show)
-
-
-def _print(dataset: Dataset, runs: list[_Run], difference: Any) -> None:
-    table = Table(Column(f"{dataset.name}, {len(dataset.pictures)} pictures", no_wrap=True))
-    for run in runs:
-        table.add_column(run.name, justify="right")
-    for title, field in _ROWS.items():
-        table.add_row(title, *(_percent(getattr(run.metrics, field)) for run in runs))
-    table.add_section()
-    table.add_row("pictures/s", *(f"{run.rate:.1f}" for run in runs))
-    OUT.print(table)
-    if difference:
-        OUT.print(
-            f"{runs[1].name} less {runs[0].name}: {difference.difference * 100:+.2f} mAP 50-95, 95 % interval "
-            f"{difference.low * 100:+.2f} to {difference.high * 100:+.2f} ({difference.resamples} paired resamples)"
-        )
-        return
-    classes = Table("class", *(Column(title, justify="right") for title in ("objects", "mAP 50-95", "mAP 50", "AR")))
-    for one in runs[0].metrics.classes:
-        if one.objects:
-            classes.add_row(one.name, str(one.objects), *map(_percent, (one.map_50_95, one.map_50, one.ar)))
-    OUT.print(classes)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value * 100:.2f}"
-
-
-def _plain(measured: Metrics) -> dict[str, Any]:
-    """Every number, None where there is nothing to measure."""
-    return {
-        **_numbers(measured.summary()),
-        "classes": [
-            {"name": one.name, "objects": one.objects}
-            | _numbers({name: getattr(one, name) for name in ("map_50_95", "map_50", "map_75", "ar")})
-            for one in measured.classes
-        ],
-    }
-
-
-def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    """For JSON, which has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _csv(measured: Metrics) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "objects", "map_50_95", "map_50", "map_75", "ar"])
-    for one in measured.classes:
-        numbers = (one.map_50_95, one.map_50, one.map_75, one.ar)
-        writer.writerow([one.name, one.objects, *("" if math.isnan(v) else f"{v:.6f}" for v in numbers)])
-    return text.getvalue()

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from ..detection.detector import Detector
 from ..errors import ClientError, ImageRefused, ModelUnavailable, ServerUnavailable
+from ..output import palette
 from .stages import Stages
 
 MAX_BYTES = 64 * 2**20  # of a picture
@@ -73,6 +74,11 @@ class Page:
             }
             for model in listed
         ]
+
+    def colours(self) -> list[dict[str, str]]:
+        """Of each class, as pictures are annotated; labels beyond begin again."""
+        kinds = {"fill": palette.colour, "ink": palette.ink}
+        return [{name: "#" + bytes(of(label)).hex() for name, of in kinds.items()} for label in range(palette.COUNT)]
 
     def detect(self, name: str | None, picture: bytes, thresholds: Mapping[str, Any], stages: bool) -> dict[str, Any]:
         """What a model finds, and what it took.
@@ -129,6 +135,9 @@ def application(page: Page, host: str) -> Starlette:
     async def models(_: Request) -> Response:
         return JSONResponse(await run_in_threadpool(page.models))
 
+    async def colours(_: Request) -> Response:
+        return JSONResponse(page.colours())
+
     async def detect(request: Request) -> Response:
         _same_origin(request)
         query = request.query_params
@@ -151,6 +160,7 @@ def application(page: Page, host: str) -> Starlette:
     routes = [
         Route("/", index),
         Route("/api/models", models),
+        Route("/api/colours", colours),
         Route("/api/detect", detect, methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]

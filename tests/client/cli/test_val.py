@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from nas_build.graph.export import EndToEnd
 from nas_build.yolo_nas.network import YoloNAS
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
-from nas_client.validation import measure, plots
+from nas_client.validation import matching, measure
 from nas_ensembles import contract, images
 from nas_eval import metrics
 from nas_eval.dataset import Dataset
@@ -34,6 +36,7 @@ from support.samples import PICTURES
 
 BIN = Path(sys.executable).parent
 FP16, INT8 = "yolo_nas_s_fp16", "yolo_nas_s_int8"
+FIGURES = ("pdf", "png", "svg")
 
 
 @pytest.fixture(autouse=True)
@@ -133,15 +136,16 @@ def test_all_that_is_written(server: Server, data: Path, tmp_path: Path) -> None
     header, *rows = (tmp_path / "classes.csv").read_text().splitlines()
     assert header == "class,objects,map_50_95,map_50,map_75,ar" and len(rows) == 80
     names = sorted(path.name for path in (tmp_path / "plots").iterdir())
-    assert names == ["confusion_matrix.png", "f1_confidence.png", "precision_recall.png"] + [
-        f"sheet_{i}.jpg" for i in (1, 2, 3)
+    figures = [
+        f"{name}.{kind}" for name in ("confusion_matrix", "f1_confidence", "precision_recall") for kind in FIGURES
     ]
-    for path in (tmp_path / "plots").iterdir():
+    assert names == sorted([*figures, "confusion_matrix.csv", *(f"sheet_{i}.jpg" for i in (1, 2, 3))])
+    for path in (tmp_path / "plots").glob("*.[pj][np]g"):
         assert images.decode(path.read_bytes()).std() > 1
-    matrix, classes = plots.confusion(dataset, predictions)
+    matrix, classes = matching.confusion(dataset, predictions)
     assert matrix[:-1].sum() == again.objects and len(classes) == 80
     assert matrix[:-1, :-1].trace() > 0.7 * again.objects
-    curves = plots.f1_over_confidence(dataset, predictions)
+    curves = matching.f1_over_confidence(dataset, predictions)
     assert set(curves) == {one.name for one in again.classes if one.objects}
     assert max(curve.max() for curve in curves.values()) <= 1 and curves["person"][-1] == 0
 
@@ -150,11 +154,35 @@ def test_two_models_on_the_same_pictures(server: Server, data: Path) -> None:
     report = measured(server, "--data", data, "--compare", FP16, INT8)
     first, second = report["models"]
     assert (first["name"], second["name"]) == (FP16, INT8)
-    difference = report["difference"]
+    (difference,) = report["differences"]
+    assert (difference["model"], difference["against"]) == (INT8, FP16)
     assert difference["difference"] == pytest.approx(second["map_50_95"] - first["map_50_95"])
     assert difference["low"] <= difference["difference"] <= difference["high"]
     done = val(server, "--data", data, "--compare", FP16, INT8)
     assert f"{INT8} less {FP16}: {difference['difference'] * 100:+.2f} mAP 50-95" in done.stdout
+
+
+def test_models_are_compared_in_files(server: Server, data: Path, tmp_path: Path) -> None:
+    """Three of them, one an M of random weights, with all that one alone gets; and it is one page."""
+    m = "yolo_nas_m_int8"
+    done = val(
+        server,
+        *("--data", data, "--limit", 3, "--compare", FP16, INT8, m, "--ignore-unknown-classes"),
+        *("--csv", tmp_path / "classes.csv", "--save-predictions", tmp_path / "results.json"),
+        *("--plots", tmp_path / "plots", "--report", tmp_path / "report.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{INT8} less {FP16}: " in done.stdout and f"{m} less {FP16}: " in done.stdout
+    _, *rows = csv.reader((tmp_path / "classes.csv").read_text().splitlines())
+    assert {row[0] for row in rows} == {FP16, INT8, m} and len({tuple(row[:2]) for row in rows}) == len(rows)
+    for name in (FP16, INT8, m):
+        assert json.loads((tmp_path / f"results.{name}.json").read_text()) or name == m
+        assert (tmp_path / "plots" / name / "precision_recall.svg").is_file()
+    assert {path.name for path in (tmp_path / "plots").glob("comparison.*")} == {f"comparison.{one}" for one in FIGURES}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<h2>") == 3 and page.count("data:image/jpeg") == 3 and page.count("data:image/svg") == 10
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
+    assert f"{m} less {FP16}: " in page and "3 pictures" in page
 
 
 def test_two_models_are_compared_on_the_classes_of_both(repository: Path, data: Path, tmp_path: Path) -> None:
@@ -171,7 +199,7 @@ def test_two_models_are_compared_on_the_classes_of_both(repository: Path, data: 
     first, second = ({one["name"] for one in model["classes"]} for model in report["models"])
     assert first == second and len(first) == 79 and "person" not in first
     ours, theirs = (model["map_50_95"] for model in report["models"])
-    assert report["difference"]["difference"] == pytest.approx(theirs - ours)
+    assert report["differences"][0]["difference"] == pytest.approx(theirs - ours)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path, cache: Path) -> None:
@@ -237,7 +265,9 @@ def test_a_picture_the_server_refuses_is_counted_and_named(server: Server, tmp_p
         (["--data", "none.yaml", "--model", INT8], 1, "none.yaml: no such file"),
         (["--data", "DATA", "--model", "none"], 1, "none"),
         (["--data", "DATA", "--model", "yolo_nas_l_int8"], 1, "classes are unknown to the model"),
-        (["--data", "DATA", "--compare", FP16, INT8, "--csv", "x"], 2, "takes no --model, --csv"),
+        (["--data", "DATA", "--compare", FP16, INT8, "--model", INT8], 2, "takes no --model"),
+        (["--data", "DATA", "--compare", FP16, INT8, FP16], 2, "the same model twice"),
+        (["--data", "DATA", FP16], 2, "yolo_nas_s_fp16: models are named by --model"),
     ],
 )
 def test_messages(arguments: list[str], code: int, message: str, server: Server, data: Path) -> None:

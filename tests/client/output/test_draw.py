@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nas_client import Detections
+from nas_client.output import palette
 from nas_client.output.draw import annotate
 from numpy.typing import NDArray
 
@@ -56,3 +57,31 @@ def test_classes_have_colours_of_their_own_and_the_best_is_on_top() -> None:
 def test_letters_that_the_font_lacks_are_marked() -> None:
     box = (50.0, 80.0, 150.0, 160.0)
     assert (annotate(GREY, found((box, 0, "Müll"))) == annotate(GREY, found((box, 0, "M?ll")))).all()
+
+
+def test_a_caption_gives_way_to_that_of_a_better_detection() -> None:
+    """Boxes on each other: the captions of all can be read, the best's as if it were alone."""
+    boxes = [(100.0 + i, 60.0 + i, 220.0, 160.0) for i in range(5)]
+    best = annotate(GREY, found((boxes[0], 0, "best")))
+    together = annotate(GREY, found(*((box, label, "best") for label, box in enumerate(boxes))))
+    above = np.s_[46:58, 101:150]
+    assert (together[above] == best[above]).all()
+    for label in range(5):
+        filled = (together == np.array(palette.colour(label), np.uint8)).all(axis=2)
+        assert filled.sum() > 300, label  # more than its lines
+
+
+def test_a_sheet_of_truth_tells_no_scores() -> None:
+    box = (50.0, 80.0, 150.0, 160.0)
+    without = changed(annotate(GREY, found((box, 0, "cat")), scores=False))
+    assert without.sum() < changed(annotate(GREY, found((box, 0, "cat")))).sum()
+
+
+def test_colours_are_far_apart_and_captions_can_be_read() -> None:
+    colours = np.array([palette.colour(label) for label in range(80)], float)
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=2) + 999 * np.eye(80)
+    assert apart[:12, :12].min() > 80 and apart.min() > 20
+    for label in range(80):
+        weights = (0.299, 0.587, 0.114)
+        assert abs(np.dot(palette.colour(label), weights) - np.dot(palette.ink(label), weights)) > 100
+    assert palette.colour(85) == palette.colour(5)

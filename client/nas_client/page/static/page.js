@@ -6,6 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const state = {
   models: [], // as of /api/models
+  colours: [], // {fill, ink} by label
   source: null, // {kind: "picture", blob, url, name} or {kind: "video", video, stop}
   viewers: [], // {model, figure, media, svg, caption, found, asked}
   hidden: new Set(), // names of classes
@@ -42,8 +43,8 @@ async function detect(viewer, blob, stages) {
 
 // --- showing
 
-function colour(label) {
-  return `hsl(${(label * 137.508) % 360} 85% ${[46, 38, 54][label % 3]}%)`; // neighbours are far apart
+function colour(label, kind = "fill") {
+  return state.colours[label % state.colours.length][kind];
 }
 
 function shown(viewer) {
@@ -84,7 +85,7 @@ function draw(viewer) {
     }
     taken.push({ x, y, width, height });
     element("rect", { x, y, width, height, fill: colour(label), rx: 2 * unit }, svg);
-    const text = element("text", { x: x + 4 * unit, y: y + height / 2, fill: "#fff", "font-size": 12.5 * unit }, svg);
+    const text = element("text", { x: x + 4 * unit, y: y + height / 2, fill: colour(label, "ink"), "font-size": 12.5 * unit }, svg);
     text.textContent = words;
   }
   const { ms } = found;
@@ -317,6 +318,7 @@ let later = 0;
 
 async function loadModels() {
   try {
+    state.colours = await ask("/api/colours");
     state.models = await ask("/api/models");
     complain(null);
   } catch (error) {
