@@ -21,10 +21,10 @@ import psutil
 import pytest
 import yaml
 from nas_client import Credentials, Detector
-from nas_serve import Server, supervision, wheel
+from nas_serve import Server
 
 from support.certificates import certificates
-from support.containers import triton_by_script
+from support.containers import triton_by_script, wheels_triton
 from support.echo import add_model
 from support.samples import ROOT, SAMPLES
 from support.waiting import until
@@ -45,18 +45,8 @@ def served(
     models: Path, folder: Path, tls: ssl.SSLContext | None = None, **environment: str
 ) -> AbstractContextManager[dict[str, int]]:
     """docker/serve.sh with the tritonserver of the wheel; `tls` is trusted to ask whether it is ready."""
-    triton = wheel.find()
-    backends = wheel.assemble_backends(triton, folder / "backends")
-    arguments = [
-        f"--backend-directory={backends}",
-        "--allow-gpu-metrics=false",
-    ]
-    paths = {
-        "PATH": f"{triton / 'tritonserver' / 'bin'}:{BIN}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{triton.parent / 'nvidia_pytriton.libs'}:{wheel.libpython()}",
-        "MODEL_REPOSITORY": str(models),
-        "NAS_SUPERVISOR": str(Path(supervision.__file__).parent),
-    }
+    arguments, paths = wheels_triton(folder)
+    paths["MODEL_REPOSITORY"] = str(models)
     return triton_by_script(arguments, paths | environment, folder / "log", tls=tls)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from nas_serve import supervision, wheel
 from nas_serve.embedded import claim_ports
 
 from .samples import ROOT
+
+
+def wheels_triton(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment with which docker/serve.sh starts the tritonserver of the wheel.
+
+    Args:
+        folder: for its backends.
+    """
+    triton = wheel.find()
+    backends = wheel.assemble_backends(triton, folder / "backends")
+    environment = {
+        "PATH": f"{triton / 'tritonserver' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{triton.parent / 'nvidia_pytriton.libs'}:{wheel.libpython()}",
+        "NAS_SUPERVISOR": str(Path(supervision.__file__).parent),
+    }
+    return [f"--backend-directory={backends}", "--allow-gpu-metrics=false"], environment
 
 
 @contextmanager

@@ -9,6 +9,14 @@ from nas_ensembles import admin_key
 
 from .base import Transport
 
+# A name may be that of several servers, as of a headless service in Kubernetes: each request is the next one's. Without
+# a policy all are the first's.
+_BALANCED = [
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_send_message_length", tritonclient.grpc.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", tritonclient.grpc.MAX_GRPC_MESSAGE_SIZE),
+]
+
 
 class GrpcTransport(Transport):
     """Calls over gRPC; each is given what is left of its deadline."""
@@ -86,6 +94,7 @@ class GrpcTransport(Transport):
                     root_certificates=self.credentials.authorities,
                     certificate_chain=self.credentials.certificate,
                     private_key=self.credentials.key,
+                    channel_args=None if self.address.is_this_machine else _BALANCED,
                 )
                 self.credentials.authorize(self._library, self._opened)
             return self._opened
