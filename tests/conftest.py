@@ -34,6 +34,7 @@ _SERVERS = {
     "gpu",
     "fuzz",
     "packaging",
+    "deploy",
 }  # folders whose tests start programs that take their time
 # The large networks have random weights: their builds take minutes enough without trying all methods.
 QUICKLY = Int8Options(calibration_pictures=2, calibration_method="percentile-99.999")
@@ -66,8 +67,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _folder(nodeid: str) -> str:
-    """Below tests."""
-    return Path(nodeid.partition("::")[0]).parts[1]
+    """Below tests; the client's jobs, which start servers of their own, are apart."""
+    folders = Path(nodeid.partition("::")[0]).parts[1:3]
+    return "job" if folders == ("client", "job") else folders[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,8 @@ ClientError
 ├── SharedMemoryRefused the server does not see this machine's memory, or may not
 ├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
 ├── RequestInvalid      the model takes no such inputs: another contract, or a mistake of this client
-└── BenchError          a load could not be measured
+├── BenchError          a load could not be measured
+└── JobError            a job cannot be begun, or was not finished
 """
 
 from __future__ import annotations
@@ -72,3 +73,7 @@ class SharedMemoryInUse(SharedMemoryRefused):
 
 class BenchError(ClientError):
     """There is no perf_analyzer that starts, or it could not measure a load."""
+
+
+class JobError(ClientError):
+    """A job over many pictures cannot be begun, or was not finished; what was done is kept."""

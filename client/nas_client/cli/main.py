@@ -9,7 +9,7 @@ import typer
 from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 
-from . import bench, check, detect, models, page, val
+from . import bench, check, detect, job, models, page, val
 from .terminal import OutputFailed, end_output, writing
 
 app = application(no_args_is_help=True)
@@ -19,6 +19,7 @@ app.command("bench", cls=Command)(bench.bench_command)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(models.models)
 app.command(cls=Command)(page.page)
+app.command(cls=Command)(job.job)
 
 
 @app.callback()

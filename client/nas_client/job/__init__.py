@@ -1,0 +1,1 @@
+"""Millions of pictures: Ray Data reads, asks and writes; what was done is not done again."""

@@ -1,0 +1,52 @@
+"""The rows of a job as one COCO data set with scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .run import dataset
+from .storage import Place
+
+FILE = "coco.json"
+
+
+def write(output: Place, class_names: Sequence[str]) -> str:
+    """Write `coco.json` beside the rows, one after the other, so that any number of them fits into memory.
+
+    Args:
+        output: of the job.
+        class_names: by label; category ids are labels + 1.
+
+    Returns:
+        Its URL.
+    """
+    path = (output / f"{FILE}.part").path
+    with output.filesystem.open(path, "w", encoding="utf-8") as file:
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
+        file.write(f'{{"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
+        for number, row in enumerate(_answered(output, ["id", "width", "height", "error"]), 1):
+            image = {"id": number, "file_name": row["id"], "width": row["width"], "height": row["height"]}
+            file.write(f"{',' if number > 1 else ''}\n{json.dumps(image, ensure_ascii=False)}")
+        file.write('],\n"annotations": [')
+        annotation = 0
+        for number, row in enumerate(_answered(output, ["boxes", "scores", "labels", "error"]), 1):
+            for (left, top, right, bottom), score, label in zip(
+                row["boxes"], row["scores"], row["labels"], strict=True
+            ):
+                annotation += 1
+                box = [round(value, 2) for value in (left, top, right - left, bottom - top)]
+                one = {"id": annotation, "image_id": number, "category_id": label + 1, "bbox": box}
+                one |= {"score": round(score, 4), "area": round(box[2] * box[3], 2), "iscrowd": 0}
+                file.write(f"{',' if annotation > 1 else ''}\n{json.dumps(one)}")
+        file.write("]}\n")
+    output.filesystem.mv(path, (output / FILE).path)
+    return str(output / FILE)
+
+
+def _answered(output: Place, columns: list[str]) -> Any:
+    """Rows without an error, in an order that stays."""
+    found = dataset(output)
+    for batch in found.to_batches(columns=columns) if found is not None else ():
+        yield from (row for row in batch.to_pylist() if row["error"] is None)
