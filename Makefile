@@ -65,7 +65,7 @@ sweep: $(STAMP)  ## Measure what batching settings do on this machine
 	$(BIN)/python benchmarks/batching.py --precision fp16 --settings default --json benchmarks/batching_fp16.json
 
 simulate: $(STAMP)  ## Simulate pods and the autoscaler under a day's traffic
-	$(BIN)/python benchmarks/simulate.py --json benchmarks/simulate.json --plot benchmarks/simulate.png
+	$(BIN)/python benchmarks/simulate.py --json benchmarks/simulate.json --plot docs/simulate.png
 
 video: $(STAMP)  ## Measure videos through nas-client detect beside the engine alone
 	$(BIN)/python benchmarks/video.py --json benchmarks/video.json

@@ -1,6 +1,6 @@
 """Pods, queues and the autoscaler under a day's traffic: how many are wanted, and how late answers are.
 
-    python benchmarks/simulate.py --json benchmarks/simulate.json --plot benchmarks/simulate.png
+    python benchmarks/simulate.py --json benchmarks/simulate.json --plot docs/simulate.png
 
 What a batch takes was measured (benchmarks/batching.json); traffic, starting times and failures are assumptions, and
 options. Nobody is refused here, as a server with deadlines would: who waits too long is counted as late.
@@ -258,7 +258,7 @@ def plot(path: Path, rows: list[dict[str, Any]], rate: NDArray[np.float64], show
     )
     day.step(np.array(shown.times_s) / 3600, shown.pods, label="pods of the chart's default", where="post")
     day.set(xlabel="hour", ylabel="pods", title="A day")
-    day.legend()
+    day.legend(loc="upper left")
     figure.savefig(path, dpi=110)
 
 
@@ -283,7 +283,7 @@ def main() -> None:
     kinds = [
         ("fixed", f"{count} pods", replace(chart, minimum=count, maximum=count)) for count in range(peak - 2, peak + 3)
     ]
-    kinds += [("scaled", f"{ms:g} ms", replace(chart, queue_ms=ms)) for ms in (25, 50, chart.queue_ms, 200)]
+    kinds += [("scaled", f"{ms:g} ms", replace(chart, queue_ms=ms)) for ms in (10, chart.queue_ms, 50, 100)]
     rows, shown = [], None
     for kind, name, scaling in track(kinds, "simulate", console=Console(stderr=True)):
         if scaling.minimum < 1:

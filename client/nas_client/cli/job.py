@@ -55,7 +55,10 @@ def job(
     ] = 300.0,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster. Default: RAY_ADDRESS, else one on this machine.", show_default=False),
+        typer.Option(
+            help="Of a Ray cluster; auto: the one that runs here. Default: RAY_ADDRESS, else one of its own.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:

@@ -134,7 +134,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL", **here)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     try:
