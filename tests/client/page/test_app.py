@@ -98,7 +98,7 @@ def test_strangers_are_refused(page_url: str) -> None:
 def test_nothing_comes_from_elsewhere(page_url: str) -> None:
     answer = httpx.get(page_url)
     assert "default-src 'self'" in answer.headers["content-security-policy"]
-    for path in ("/", "/static/page.js", "/static/page.css"):
+    for path in ("/", "/static/page.js", "/static/draw.js", "/static/server.js", "/static/page.css"):
         text = httpx.get(f"{page_url}{path}").text
         assert set(re.findall(r"https?://[^\s\"'`)]+", text)) <= {"http://www.w3.org/2000/svg"}
 
