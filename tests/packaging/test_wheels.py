@@ -145,7 +145,10 @@ def test_the_page_is_in_the_wheel(wheel: Path, environment: Callable[..., Path],
     assert "bus" in [one["name"] for one in answer.json()["detections"]]
 
 
-@pytest.mark.parametrize("extras", ["serve", "build", "bench,val", "bench,build,serve,val", "sign,supervision,docker"])
+@pytest.mark.parametrize(
+    "extras",
+    ["serve", "build", "bench,val", "bench,build,serve,val", "page,ray,serve,video", "sign,supervision,docker"],
+)
 def test_the_extras_go_together(extras: str, wheel: Path, wheels: Path, tmp_path: Path) -> None:
     if sys.version_info >= (3, 13) and "serve" in extras:
         pytest.skip("Python 3.13 wants requirements-py313.txt")
