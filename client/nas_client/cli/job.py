@@ -96,16 +96,20 @@ def job(
         options = run.Options(source, output, asked, {**identity, "thresholds": thresholds}, workers, batch, address)
         rate = TextColumn("{task.fields[rate]}")
         columns = (TextColumn("job"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
-            task = bar.add_task("job", total=None, rate="")
+        try:
+            with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
+                task = bar.add_task("job", total=None, rate="")
 
-            def show(done: int, total: int, failures: Mapping[str, int]) -> None:
-                failed = sum(failures.values())
-                speed = bar.tasks[0].speed
-                rate = f"{speed:.0f}/s" if speed else ""
-                bar.update(task, completed=done, total=total, rate=f"{rate} {failed} failed" if failed else rate)
+                def show(done: int, total: int, failures: Mapping[str, int]) -> None:
+                    failed = sum(failures.values())
+                    speed = bar.tasks[0].speed
+                    rate = f"{speed:.0f}/s" if speed else ""
+                    bar.update(task, completed=done, total=total, rate=f"{rate} {failed} failed" if failed else rate)
 
-            summary = run.run(options, show)
+                summary = run.run(options, show)
+        except KeyboardInterrupt:  # Ray's own end takes long; its processes here end with this one
+            ERRORS.print("interrupted; the same command goes on where this one stopped")
+            os._exit(130)
         written = coco.write(Place.of(output), names) if format == "coco" else None
     if as_json:
         OUT.print_json(json.dumps({**asdict(summary), **({"coco": written} if written else {})}))

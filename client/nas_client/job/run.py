@@ -7,11 +7,13 @@ import json
 import logging
 import math
 import os
+import signal
+import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +104,7 @@ def _detect(options: Options, output: Place, total: int, before: int, progress: 
     ray = _ray()
     with _cluster(options.address):
         counted = ray.remote(num_cpus=0)(_Counted).remote()
-        writing = ThreadPoolExecutor(1).submit(_write, options, output, total, counted)
+        writing = _in_background(lambda: _write(options, output, total, counted))
         while not wait([writing], _LOOK_S).done:
             done = ray.get(counted.get.remote())
             progress(min(total, before + sum(done.values())), total, {kind: n for kind, n in done.items() if kind})
@@ -115,6 +117,10 @@ def _detect(options: Options, output: Place, total: int, before: int, progress: 
 
 def _ray() -> Any:
     """The module, untyped: its stubs are of another mind about its decorators."""
+    # No connecting by itself: after an interruption, that would be to whichever cluster runs on this machine.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.data
 
@@ -124,8 +130,7 @@ def _ray() -> Any:
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Ray's, with no word of its own; one of this process's ends with it."""
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(name, value)
+    ended_by = signal.getsignal(signal.SIGTERM)
     ray = _ray()
     address = address or os.environ.get("RAY_ADDRESS")
     # Of one on this machine: readers, writers and the filter of what is done want a slot each, and need no core each.
@@ -137,10 +142,16 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ended_by)  # Ray has put its own there
     try:
         yield
-    finally:
+    except KeyboardInterrupt:
+        raise  # at once; a cluster of this process's ends with it
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _write(options: Options, output: Place, total: int, counted: Any) -> None:
@@ -174,6 +185,20 @@ def _write(options: Options, output: Place, total: int, counted: Any) -> None:
         num_cpus=0,
     )
     rows.write_parquet((output / _DETECTIONS).path, filesystem=output.arrow, mode="append")
+
+
+def _in_background(work: Callable[[], None]) -> Future[None]:
+    """In a thread that keeps nobody from ending, whatever it waits for."""
+    future: Future[None] = Future()
+
+    def run_it() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # for whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=run_it, daemon=True).start()
+    return future
 
 
 class _Counted:

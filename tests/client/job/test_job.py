@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -95,6 +96,20 @@ def test_what_cannot_be_begun_is_named(pictures: Callable[[int], Path], tmp_path
     arguments = (folder, tmp_path / "out", "--embedded", "--model", "m", "--model-repository", tmp_path)
     assert "no model that nas-build has built" in run(*arguments, code=1)[1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_and_what_was_written_is_kept(
+    number: int, server: Server, pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    started = command(pictures(400), output, "--url", server.grpc_url, "--batch", 16)
+    with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert until(lambda: len(list((output / "checkpoint").glob("*.parquet"))) > 1, 120) and process.poll() is None
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors, errors
+    assert 0 < len(rows(output)) < 400
 
 
 def test_from_one_bucket_into_another(
