@@ -193,7 +193,8 @@ def _in_background(work: Callable[[], None]) -> Future[None]:
 
     def run_it() -> None:
         try:
-            future.set_result(work())
+            work()
+            future.set_result(None)
         except BaseException as error:  # for whoever waits
             future.set_exception(error)
 
