@@ -47,7 +47,7 @@ def test_too_much_at_once_is_answered_in_time_or_refused_at_once(server: Server)
         began = time.monotonic()
         list(detector.detect_many([picture] * 64, in_flight=16))
         capacity = 64 / (time.monotonic() - began)
-    deadline, learning_s, counting_s = max(3.0, 24 / capacity), max(10.0, 50 / capacity), max(12.0, 100 / capacity)
+    deadline, learning_s, counting_s = max(5.0, 40 / capacity), max(10.0, 50 / capacity), max(12.0, 100 / capacity)
     outcomes: Counter[str] = Counter()
     counted = time.monotonic() + learning_s
     end = counted + counting_s
@@ -77,7 +77,7 @@ def test_too_much_at_once_is_answered_in_time_or_refused_at_once(server: Server)
         done = computed() - before
     seen = (outcomes, capacity, done)
     assert not outcomes["wrong"] and outcomes["refused"] > 100, seen
-    assert outcomes["right"] > 0.4 * done and done > 20, seen
+    assert outcomes["right"] > 0.3 * done and done > 20, seen
     assert outcomes["too late"] < outcomes["right"], seen
     time.sleep(1)
     with Detector(server.grpc_url, model=NAME) as detector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,9 +63,10 @@ def job(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Detect in many pictures on Ray, and write Parquet, a row a picture.
+    """Detect in millions of pictures, with Ray.
 
-    What ends in the middle goes on with the same command. A picture that cannot be read is a row with its error.
+    Writes Parquet, a row a picture. What ends in the middle goes on with the same command. A picture that cannot be
+    read is a row with its error.
 
     Examples: nas-client job pictures/ out/; nas-client job s3://bucket/pictures/ s3://bucket/found/ --url triton:8001;
     nas-client job list.csv out/ --embedded --model yolo_nas_s_int8
@@ -107,14 +109,15 @@ def job(
                     bar.update(task, completed=done, total=total, rate=f"{rate} {failed} failed" if failed else rate)
 
                 summary = run.run(options, show)
-        except KeyboardInterrupt:  # Ray's own end takes long; its processes here end with this one
+        except KeyboardInterrupt:
             ERRORS.print("interrupted; the same command goes on where this one stopped")
-            os._exit(130)
+            _end(130)
         written = coco.write(Place.of(output), names) if format == "coco" else None
     if as_json:
         OUT.print_json(json.dumps({**asdict(summary), **({"coco": written} if written else {})}))
     else:
         _print(summary, written)
+    _end(0)
 
 
 def _of_the_model(
@@ -154,6 +157,13 @@ def _of_a_repository(repository: Path, model: str) -> tuple[dict[str, object], l
             "and on each node"
         ) from None
     return {"model": model, "version": newest.name, "class_names": names}, names
+
+
+def _end(code: int) -> None:
+    """At once: Ray's own end takes long, and sometimes aborts; its processes here end with this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _print(summary: Summary, coco: str | None) -> None:

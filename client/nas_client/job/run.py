@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -12,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
@@ -102,17 +101,17 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Summary:
 
 def _detect(options: Options, output: Place, total: int, before: int, progress: Progress) -> None:
     ray = _ray()
-    with _cluster(options.address):
-        counted = ray.remote(num_cpus=0)(_Counted).remote()
-        writing = _in_background(lambda: _write(options, output, total, counted))
-        while not wait([writing], _LOOK_S).done:
-            done = ray.get(counted.get.remote())
-            progress(min(total, before + sum(done.values())), total, {kind: n for kind, n in done.items() if kind})
-        try:
-            writing.result()
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise JobError(f"a worker failed: {reason}\nThe same command goes on where this one stopped.") from error
+    _connect(options.address)
+    counted = ray.remote(num_cpus=0)(_Counted).remote()
+    writing = _in_background(lambda: _write(options, output, total, counted))
+    while not wait([writing], _LOOK_S).done:
+        done = ray.get(counted.get.remote())
+        progress(min(total, before + sum(done.values())), total, {kind: n for kind, n in done.items() if kind})
+    try:
+        writing.result()
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise JobError(f"a worker failed: {reason}\nThe same command goes on where this one stopped.") from error
 
 
 def _ray() -> Any:
@@ -127,9 +126,8 @@ def _ray() -> Any:
     return ray
 
 
-@contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Ray's, with no word of its own; one of this process's ends with it."""
+def _connect(address: str | None) -> None:
+    """To Ray's cluster, with no word of its own; one that is started here ends with this process."""
     ended_by = signal.getsignal(signal.SIGTERM)
     ray = _ray()
     address = address or os.environ.get("RAY_ADDRESS")
@@ -139,19 +137,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **here)
+        ray.init(
+            address=address or "local", ignore_reinit_error=True, log_to_driver=False, logging_level="CRITICAL", **here
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ended_by)  # Ray has put its own there
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise  # at once; a cluster of this process's ends with it
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
 
 
 def _write(options: Options, output: Place, total: int, counted: Any) -> None:

@@ -14,7 +14,7 @@ local INPUTS_LIMIT = 64
 local DEPTH_LIMIT = 32 -- of JSON: Triton reads it recursively
 local BRACKETS_LIMIT = 100000
 local PATIENCE_S = 60 -- of clients that name no deadline
-local IN_TIME = 0.8 -- an answer is promised only within this part of the deadline: it is an estimate
+local IN_TIME = 0.6 -- an answer is promised only within this part of the deadline: it is an estimate
 
 -- Requests
 
