@@ -14,6 +14,13 @@ BuildError
 
 from __future__ import annotations
 
+import os
+
+
+def reason(error: OSError) -> str:
+    """In words, without the file's name, which a message gives by itself."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
 
 class BuildError(Exception):
     """Base of all; the message says who, expected, got, and the next step.

@@ -37,8 +37,9 @@ def test_dockerfiles_pass_hadolint(name: str) -> None:
     assert done.returncode == 0 and not done.stdout, done.stdout
 
 
-def test_the_start_script_passes_shellcheck() -> None:
-    done = run(BIN / "shellcheck", "docker/serve.sh")
+@pytest.mark.parametrize("script", ["docker/serve.sh", "tests/docker/python_image.sh", ".ci/run"])
+def test_scripts_pass_shellcheck(script: str) -> None:
+    done = run(BIN / "shellcheck", script)
     assert done.returncode == 0, done.stdout
 
 
@@ -69,7 +70,8 @@ def test_images_get_every_package_and_nothing_else() -> None:
     packages = re.search(r"packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
     assert packages is not None
     roots = {path.partition("/")[0] for path in re.findall(r'"([^"]+)"', packages[1])}
-    assert allowed == roots | {"samples", "docker", "pyproject.toml", "README.md", "LICENSE"}
+    files = {"compose.yaml", ".dockerignore", "pyproject.toml", "README.md", "LICENSE"}
+    assert allowed == roots | files | {"samples", "docker"}
 
 
 @pytest.mark.parametrize("name", ["triton", "triton-cpu", "triton-slim"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from docker.utils.build import exclude_paths
 from nas_client import Detector
 from nas_serve import Server
 
@@ -52,6 +53,21 @@ def test_the_client_is_small_and_the_samples_are_apart(wheel: Path, wheels: Path
     inside = {Path(name).name for name in zipfile.ZipFile(samples).namelist()}
     assert inside >= {"bus.jpg", "coffee.png", "chelsea.png", "astronaut.png", "yolo_nas_s_demo.safetensors"}
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, samples)
+
+
+def test_an_image_is_built_of_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """From the context that Docker gets, which has no .env, and so no keys: the Dockerfiles make an empty one."""
+    for name in exclude_paths(str(ROOT), (ROOT / ".dockerignore").read_text().split()):
+        if (ROOT / name).is_file():
+            (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tmp_path / "src" / name)
+    assert not (tmp_path / "src" / ".env").exists()
+    for dockerfile in ("Dockerfile", "Dockerfile.slim"):
+        assert "RUN touch /src/.env" in (ROOT / "docker" / dockerfile).read_text()
+    (tmp_path / "src" / ".env").touch()
+    run(sys.executable, *_PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, tmp_path / "src")
+    (found,) = tmp_path.glob("*.whl")
+    assert sorted(zipfile.ZipFile(found).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
 def test_a_wheel_writes_the_compose_file_and_what_it_builds_from(wheel: Path, tmp_path: Path) -> None:

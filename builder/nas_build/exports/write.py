@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..errors import ExportError
+from ..errors import ExportError, reason
 
 _STAGING_PREFIX = ".nas-build-"
 
@@ -67,9 +67,8 @@ def _errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
         raise ExportError(
-            f"{folder}: cannot be written: {reason}. Nothing was written; free space or fix the folder's permissions, "
-            "or name another.",
+            f"{folder}: cannot be written: {reason(error)}. Nothing was written; free space or fix the "
+            "folder's permissions, or name another.",
             options=("output",),
         ) from error

@@ -17,7 +17,7 @@ from nas_ensembles import contract, integrity, known_answer
 from nas_ensembles.integrity import CONFIG, MANIFEST
 from nas_ensembles.known_answer import KnownAnswer
 
-from ..errors import RepositoryError
+from ..errors import RepositoryError, reason
 from . import model_card
 from .configs import ServedModel, render
 
@@ -163,10 +163,9 @@ def _repository_errors(repository: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
         raise RepositoryError(
-            f"{repository}: cannot write the model repository: {reason}. Nothing was installed; free space or fix the "
-            "folder's permissions, or name another.",
+            f"{repository}: cannot write the model repository: {reason(error)}. Nothing was installed; free "
+            "space or fix the folder's permissions, or name another.",
             options=("model_repository",),
         ) from error
 

@@ -13,7 +13,7 @@ from typing import Annotated, TypedDict
 
 import numpy as np
 import typer
-from nas_ensembles import contract, images, memory, opencv
+from nas_ensembles import images, memory, opencv
 from nas_ensembles.opencv import cv2
 from nas_eval.picture_size import size_wh
 from numpy.typing import NDArray
@@ -32,8 +32,10 @@ from ..output.label_folders import FOLDERS
 from .detect_results import FileNames, Results
 from .terminal import (
     ERRORS,
+    MaxDetections,
     ProtocolOption,
     Retries,
+    Threshold,
     Timeout,
     Url,
     connect,
@@ -65,15 +67,9 @@ def detect(
     url: Url = None,
     protocol: ProtocolOption = None,
     model: Annotated[str | None, typer.Option(help="Needed when the server has several.", show_default=False)] = None,
-    score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default: the model's.", show_default=False)
-    ] = None,
-    iou_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default: the model's.", show_default=False)
-    ] = None,
-    max_detections: Annotated[
-        int | None, typer.Option(min=1, max=contract.DETECTIONS, help="Per picture.", show_default=False)
-    ] = None,
+    score_threshold: Threshold = None,
+    iou_threshold: Threshold = None,
+    max_detections: MaxDetections = None,
     classes: Annotated[
         str | None,
         typer.Option(help="Only these: names with commas between, as person,bus.", show_default=False),

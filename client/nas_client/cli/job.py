@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict
 from nas_ensembles import contract
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from tritonclient.grpc import model_config_pb2
 
 from ..errors import ModelUnavailable
 from ..transport.address import Address
-from .terminal import ERRORS, OUT, connect, exit_codes, print_error
+from .terminal import ERRORS, OUT, MaxDetections, Threshold, connect, exit_codes, print_error
 
 if TYPE_CHECKING:
-    from ..job.run import Summary
+    from ..job.run import Progress, Summary
 
 
 def job(
@@ -40,9 +44,9 @@ def job(
     ] = False,
     model_repository: Annotated[str, typer.Option(help="Of --embedded, on each node.")] = "model_repository",
     model: Annotated[str | None, typer.Option(help="Needed when the server has several.", show_default=False)] = None,
-    score_threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False)] = None,
-    iou_threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False)] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, max=contract.DETECTIONS, show_default=False)] = None,
+    score_threshold: Threshold = None,
+    iou_threshold: Threshold = None,
+    max_detections: MaxDetections = None,
     format: Annotated[
         Literal["parquet", "coco"], typer.Option(help="coco: also one JSON of all rows, at the end.")
     ] = "parquet",
@@ -85,78 +89,88 @@ def job(
         for tensor, value in zip(contract.THRESHOLDS, (score_threshold, iou_threshold, max_detections), strict=True)
         if value is not None
     }
-    with exit_codes():
-        identity, names, urls = _of_the_model(url, model, model_repository if embedded else None)
-        asked = Asked(
-            urls=urls,
-            model=str(identity["model"]),
-            model_repository=str(model_repository) if embedded else None,
-            in_flight=in_flight,
-            timeout_s=timeout,
-            thresholds=thresholds,
-        )
-        options = run.Options(source, output, asked, {**identity, "thresholds": thresholds}, workers, batch, address)
-        rate = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("job"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        try:
-            with Progress(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
-                task = bar.add_task("job", total=None, rate="")
-
-                def show(done: int, total: int, failures: Mapping[str, int]) -> None:
-                    failed = sum(failures.values())
-                    speed = bar.tasks[0].speed
-                    rate = f"{speed:.0f}/s" if speed else ""
-                    bar.update(task, completed=done, total=total, rate=f"{rate} {failed} failed" if failed else rate)
-
+    try:
+        with exit_codes():
+            identity, names, urls = _of_the_model(url, model, model_repository if embedded else None)
+            asked = Asked(
+                urls=urls,
+                model=str(identity["model"]),
+                model_repository=model_repository if embedded else None,
+                in_flight=in_flight,
+                timeout_s=timeout,
+                thresholds=thresholds,
+            )
+            identity |= {"thresholds": thresholds}
+            options = run.Options(source, output, asked, identity, workers, batch, address)
+            with _progress() as show:
                 summary = run.run(options, show)
-        except KeyboardInterrupt:
-            ERRORS.print("interrupted; the same command goes on where this one stopped")
-            _end(130)
-        written = coco.write(Place.of(output), names) if format == "coco" else None
-    if as_json:
-        OUT.print_json(json.dumps({**asdict(summary), **({"coco": written} if written else {})}))
-    else:
-        _print(summary, written)
+            written = coco.write(Place.of(output), names) if format == "coco" else None
+        if as_json:
+            OUT.print_json(json.dumps({**asdict(summary), **({"coco": written} if written else {})}))
+        else:
+            _print(summary, written)
+    except typer.Exit as ended:
+        _end(ended.exit_code)
     _end(0)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on a terminal."""
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("job"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Bar(*columns, console=ERRORS, disable=not ERRORS.is_terminal, transient=True) as bar:
+        task = bar.add_task("job", total=None, rate="")
+
+        def show(done: int, total: int, failures: Mapping[str, int]) -> None:
+            failed = sum(failures.values())
+            speed = f"{bar.tasks[0].speed:.0f}/s" if bar.tasks[0].speed else ""
+            bar.update(task, completed=done, total=total, rate=f"{speed} {failed} failed" if failed else speed)
+
+        yield show
 
 
 def _of_the_model(
     urls: list[str] | None, model: str | None, model_repository: str | None
-) -> tuple[dict[str, object], list[str], tuple[str, ...]]:
+) -> tuple[dict[str, Any], list[str], tuple[str, ...]]:
     """What decides about results, class names, and the servers' URLs, those of the environment among them."""
     if model_repository is not None:
         return *_of_a_repository(Path(model_repository), str(model)), ()
+    identity: dict[str, Any] = {}
     names: list[str] = []
-    identity: dict[str, object] = {}
     asked: list[str] = []
     given: Sequence[str | None] = urls or [os.environ.get("NAS_URL")]
     for url in given:
         with connect(url, None, model, 30.0) as detector:
             found = detector.model
-            names, version = list(detector.class_names), found.version
-            one: dict[str, object] = {"model": found.name, "version": version, "class_names": names}
-            if identity and one != identity:
-                raise ModelUnavailable(
-                    f"{url} serves {found.name}/{version}, and {asked[0]} another; expected the same"
-                )
-            identity = one
-            asked.append(url or Address.parse(None, None).host_port)
+            one, names = _identity(found.name, found.version, found.parameters), list(detector.class_names)
+        if identity and one != identity:
+            raise ModelUnavailable(f"{url} serves another build of {found.name} than {asked[0]}; expected the same")
+        identity = one
+        asked.append(url or Address.parse(None, None).host_port)
     return identity, names, tuple(asked)
 
 
-def _of_a_repository(repository: Path, model: str) -> tuple[dict[str, object], list[str]]:
+def _of_a_repository(repository: Path, model: str) -> tuple[dict[str, Any], list[str]]:
     """As of a server that loads it: the newest version."""
     try:
         text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
         newest = max((repository / model).glob("[0-9]*"), key=lambda folder: int(folder.name))
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
-        names = json.loads(config.parameters[contract.CLASS_NAMES].string_value)
-    except (OSError, ValueError, text_format.ParseError) as error:
+        parameters = contract.read_parameters(MessageToDict(config, preserving_proto_field_name=True))
+        names = parameters[contract.CLASS_NAMES]
+    except (OSError, ValueError, KeyError, text_format.ParseError) as error:
         raise ModelUnavailable(
             f"{repository / model}: no model that nas-build has built: {error}; --embedded wants it on this machine, "
             "and on each node"
         ) from None
-    return {"model": model, "version": newest.name, "class_names": names}, names
+    return _identity(model, newest.name, parameters), names
+
+
+def _identity(model: str, version: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Another build of the same name and version has other parameters: what it was built from is among them."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+    return {"model": model, "version": version, "build": digest[:16]}
 
 
 def _end(code: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Annotated, TypeVar
 
 import typer
+from nas_ensembles import contract
 from nas_ensembles.opencv import OpenCVMissingError
 from nas_eval.errors import DatasetError, DownloadError
 from rich.console import Console
@@ -42,6 +43,10 @@ _REMEDIES: dict[str | None, str] = {
     "split": " (--split)",
     "ignore_unknown": " (--ignore-unknown-classes)",
 }
+Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Default: the model's.", show_default=False)]
+MaxDetections = Annotated[
+    int | None, typer.Option(min=1, max=contract.DETECTIONS, help="Per picture.", show_default=False)
+]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds per request.")]
 Retries = Annotated[
     int, typer.Option(min=0, help="Of a request that the server could not take, after pauses that grow.")

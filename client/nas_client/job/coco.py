@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -22,8 +23,7 @@ def write(output: Place, class_names: Sequence[str]) -> str:
     Returns:
         Its URL.
     """
-    path = (output / f"{FILE}.part").path
-    with output.filesystem.open(path, "w", encoding="utf-8") as file:
+    with (output / FILE).written() as binary, io.TextIOWrapper(binary, encoding="utf-8") as file:
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
         file.write(f'{{"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
         for number, row in enumerate(_answered(output, ["id", "width", "height", "error"]), 1):
@@ -41,7 +41,6 @@ def write(output: Place, class_names: Sequence[str]) -> str:
                 one |= {"score": round(score, 4), "area": round(box[2] * box[3], 2), "iscrowd": 0}
                 file.write(f"{',' if annotation > 1 else ''}\n{json.dumps(one)}")
         file.write("]}\n")
-    output.filesystem.mv(path, (output / FILE).path)
     return str(output / FILE)
 
 

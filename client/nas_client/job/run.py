@@ -91,11 +91,13 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Summary:
     output = Place.of(options.output)
     pictures = manifest.read(options.source)
     _claim(output, options.identity)
+    _remove_parts(output)
     _write_manifest(output / _MANIFEST, pictures)
     before = _rows(output)
     began = time.monotonic()
     _detect(options, output, len(pictures), before, progress)
     seconds = time.monotonic() - began
+    _remove_parts(output)
     return _summary(output, before, seconds)
 
 
@@ -225,7 +227,8 @@ def _claim(output: Place, identity: Mapping[str, Any]) -> None:
         if filesystem.exists((output / _DETECTIONS).path):
             raise JobError(f"{output} has detections, and no {_JOB} that tells whose; name another output")
         filesystem.makedirs(output.path, exist_ok=True)
-        filesystem.pipe_file(file.path, json.dumps(dict(identity), indent=2, sort_keys=True).encode())
+        with file.written() as opened:
+            opened.write(json.dumps(dict(identity), indent=2, sort_keys=True).encode())
     except OSError as error:
         raise JobError(f"{output}: cannot be written: {error}") from None
 
@@ -234,10 +237,15 @@ def _write_manifest(folder: Place, pictures: pa.Table) -> None:
     """The pictures of this run, in place of those of an earlier one."""
     try:
         folder.filesystem.makedirs(folder.path, exist_ok=True)
-        with folder.filesystem.open((folder / "pictures.parquet").path, "wb") as file:
+        with (folder / "pictures.parquet").written() as file:
             pyarrow.parquet.write_table(pictures, file)
     except OSError as error:
         raise JobError(f"{folder}: cannot be written: {error}") from None
+
+
+def _remove_parts(output: Place) -> None:
+    for name in (_MANIFEST, _DETECTIONS, _CHECKPOINT):
+        (output / name).remove_parts()
 
 
 def dataset(output: Place) -> Any:

@@ -85,6 +85,8 @@ def test_each_node_serves_for_itself(repository: Path, pictures: Callable[[int],
     arguments = ("--embedded", "--model", MODEL, "--model-repository", repository)
     summary, _ = run(pictures(6), tmp_path / "out", *arguments)
     assert summary["pictures"] == 6 and summary["detections"] > 5
+    with Server(repository, models=[MODEL]) as server:  # the same build by another way: the same job
+        assert run(tmp_path / "pictures", tmp_path / "out", "--url", server.grpc_url)[0]["new"] == 0
     mine = [p for p in psutil.process_iter() if p.name() == "tritonserver" and str(repository) in str(p.environ())]
     assert until(lambda: not any(process.is_running() for process in mine))
 

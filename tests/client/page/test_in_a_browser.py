@@ -144,6 +144,7 @@ def test_drop_and_paste(page: Any) -> None:
             [event, target, data],
         )
         page.locator("svg text", has_text="cat").wait_for()
+        assert page.locator(".stage img").get_attribute("alt") == "cat.png"
         show(page)
 
 
