@@ -4,4 +4,4 @@ Only numpy and OpenCV: what the models import is copied into every model reposit
 """
 
 # Modules that models import.
-IN_MODELS = ("__init__", "contract", "images", "letterbox", "memory", "nms", "opencv", "pipeline")
+IN_MODELS = ("__init__", "contract", "cores", "images", "letterbox", "memory", "nms", "opencv", "pipeline")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from .contract import Thresholds
 from .opencv import cv2
 
+_AT_A_TIME = 512
+
 
 def select(
     boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int32], thresholds: Thresholds
@@ -29,12 +31,19 @@ def select(
         Indices of the detections, (N,), by falling score, N at most `thresholds.max_detections`.
     """
     passed = np.flatnonzero(scores > thresholds.score)
-    if not passed.size:
-        return passed
-    boxes = boxes_xyxy[passed].astype(np.float64)
+    if passed.size > _AT_A_TIME:
+        passed = passed[np.argsort(-scores[passed], kind="stable")]
+    boxes, scores, labels = boxes_xyxy[passed].astype(np.float64), scores[passed], labels[passed]
     boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     # OpenCV keeps classes apart by shifting each by the largest coordinate, which wants coordinates from 0.
-    boxes_xywh[:, :2] -= boxes_xywh[:, :2].min(axis=0)
-    kept: Any = cv2.dnn.NMSBoxesBatched(boxes_xywh, scores[passed], labels[passed], 0.0, thresholds.iou)  # type: ignore[arg-type]
-    best: NDArray[np.intp] = passed[np.asarray(kept, np.intp)[: thresholds.max_detections]]
-    return best
+    boxes_xywh[:, :2] -= boxes_xywh[:, :2].min(axis=0, initial=np.inf)
+    kept: NDArray[np.intp] = np.empty(0, np.intp)
+    # What is kept of the best is kept of all. OpenCV compares each with all that were kept, so fewer are much quicker.
+    for start in range(0, passed.size, _AT_A_TIME):
+        some = np.concatenate([kept, np.arange(start, min(start + _AT_A_TIME, passed.size))])
+        best: Any = cv2.dnn.NMSBoxesBatched(boxes_xywh[some], scores[some], labels[some], 0.0, thresholds.iou)
+        kept = some[best]
+        if kept.size >= thresholds.max_detections:
+            break
+    detections: NDArray[np.intp] = passed[kept[: thresholds.max_detections]]
+    return detections

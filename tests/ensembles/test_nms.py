@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nas_ensembles.contract import Thresholds
+from nas_ensembles.contract import CANDIDATES, Thresholds
 from nas_ensembles.nms import select
 
 
@@ -34,6 +34,18 @@ def test_select_equals_the_textbook(seed: int, n: int, classes: int, iou_thresho
     scores = rng.permutation(np.linspace(0.01, 0.99, n)).astype(np.float32)
     labels = rng.integers(0, classes, n).astype(np.int32)
     thresholds = Thresholds(score=0.2, iou=iou_threshold, max_detections=12)
+    assert select(boxes, scores, labels, thresholds).tolist() == reference(boxes, scores, labels, thresholds)
+
+
+@pytest.mark.parametrize(("classes", "most"), [(1, 300), (5, 40), (80, 300)])
+def test_as_many_candidates_as_there_can_be(classes: int, most: int) -> None:
+    """They are taken a part at a time; in falling order or not, the result is the same."""
+    rng = np.random.default_rng(classes)
+    corner = rng.uniform(0, 300, (CANDIDATES, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(40, 90, (CANDIDATES, 2))], axis=1).astype(np.float32)
+    scores = rng.permutation(np.linspace(0.02, 0.99, CANDIDATES)).astype(np.float32)
+    labels = rng.integers(0, classes, CANDIDATES).astype(np.int32)
+    thresholds = Thresholds(score=0.01, iou=0.5, max_detections=most)
     assert select(boxes, scores, labels, thresholds).tolist() == reference(boxes, scores, labels, thresholds)
 
 

@@ -78,8 +78,9 @@ class ServedModel:
             "engine": {"backend": self.target.backend, "default_model_filename": self.target.engine_file},
             "postprocess": {"backend": "python"},
         }
+        pictures = {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels}
         parameters: dict[str, Mapping[str, Any]] = {
-            "preprocess": {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels},
+            "preprocess": {**pictures, contract.CORE_SHARE: self.target.preprocess_core_share},
             "engine": {
                 **self.target.engine_parameters,
                 **({contract.KNOWN_ANSWER: known_answer} if known_answer else {}),
@@ -110,9 +111,7 @@ class ServedModel:
                     output_map={tensor.name: tensor.name for tensor in tensors.outputs},
                 )
             configs[ensemble] = config
-        _set_parameters(
-            configs[self.name], {**self.parameters, **parameters["postprocess"], **parameters["preprocess"]}
-        )
+        _set_parameters(configs[self.name], {**self.parameters, **parameters["postprocess"], **pictures})
         return configs
 
     def _tune_engine(self, engine: pb.ModelConfig) -> None:

@@ -35,7 +35,8 @@ class TensorRTRTX(Target):
     backend = "tensorrt_rtx"
     engine_file = "model.plan"
     scheme = SIGNED
-    preprocess_instances = 2
+    preprocess_instances = 2  # one goes on while the other waits for the last of its pictures
+    preprocess_core_share = 1.0
     queue_delay_us = 500
 
     def __init__(self, options: Options, trt: ModuleType) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 # The helpers beside this file come before an installed package of another version.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from nas_ensembles import contract, memory  # noqa: E402
+from nas_ensembles import contract, cores, memory  # noqa: E402
 
 
 class TritonPythonModel:
@@ -29,37 +32,86 @@ class TritonPythonModel:
         from nas_ensembles import images, pipeline
         from nas_ensembles.letterbox import LetterboxSpec
 
-        cv2.setNumThreads(1)  # the cores are for other requests and the engine
+        cv2.setNumThreads(1)  # each of the threads below has a picture of its own
         memory.keep_freed_memory()
         self._images, self._pipeline = images, pipeline
         self._spec = LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
         self._max_pixels = int(parameters[contract.MAX_PIXELS])
+        self._cores = cores.share(float(parameters[contract.CORE_SHARE]))
+        self._threads = ThreadPoolExecutor(self._cores)
         self._restarts = _count_restarts(args["model_name"])
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """One response per request: a picture that cannot be read fails its own request and no other."""
-        return [self._respond(request) for request in requests]
+    def execute(self, requests: list[Any]) -> None:
+        """A response per request, as soon as its pictures are prepared: one that cannot be read fails no other."""
+        pictures = [picture for request in requests for picture in self._pictures(request)]
+        side_by_side = self._threads.map if self._cores > 1 and len(pictures) > 1 else map
+        deque(side_by_side(self._prepare, pictures), maxlen=0)
 
-    def _respond(self, request: Any) -> Any:
+    def _pictures(self, request: Any) -> list[tuple[_Request, int]]:
         encoded, frames = (
             pb_utils.get_input_tensor_by_name(request, name) for name in (contract.IMAGE.name, contract.FRAME.name)
         )
+        sender = request.get_response_sender()
         if (encoded is None) == (frames is None):
-            return _refusal(f"expected either {contract.IMAGE.name} or {contract.FRAME.name}")
+            _send(sender, _refusal(f"expected either {contract.IMAGE.name} or {contract.FRAME.name}"))
+            return []
         pictures = encoded.as_numpy().reshape(-1) if frames is None else frames.as_numpy()
-        canvases = np.empty((len(pictures), 3, *self._spec.size_hw), np.uint8)
-        geometry = contract.GEOMETRY.full(len(pictures))
-        for i, picture in enumerate(pictures):
-            try:
-                if frames is not None and picture.shape[0] * picture.shape[1] > self._max_pixels:
-                    raise ValueError(f"{picture.shape[1]} x {picture.shape[0]} are more than {self._max_pixels} pixels")
-                image = self._images.decode(picture) if frames is None else picture
-                geometry[i] = self._pipeline.prepare(image, self._spec, out=canvases[i]).geometry
-            except ValueError as error:
-                return _refusal(f"image[{i}] of {len(pictures)}: {error}")
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(contract.IMAGES.name, canvases), pb_utils.Tensor(contract.GEOMETRY.name, geometry)]
-        )
+        one = _Request(sender, pictures, frames is None, self._spec.size_hw)
+        return [(one, i) for i in range(len(pictures))]
+
+    def _prepare(self, picture: tuple[_Request, int]) -> None:
+        request, i = picture
+        given, problem = request.pictures[i], None
+        try:
+            if request.encoded:
+                image = self._images.decode(given)
+            elif given.shape[0] * given.shape[1] <= self._max_pixels:
+                image = given
+            else:
+                raise ValueError(f"{given.shape[1]} x {given.shape[0]} are more than {self._max_pixels} pixels")
+            request.geometry[i] = self._pipeline.prepare(image, self._spec, out=request.canvases[i]).geometry
+        except ValueError as error:
+            problem = f"image[{i}] of {len(request.pictures)}: {error}"
+        except Exception as error:  # whatever it is, who asked gets an answer
+            problem = f"image[{i}] of {len(request.pictures)}: {type(error).__name__}: {error}"
+        request.done(problem)
+
+
+class _Request:
+    """Pictures of one request; the last that is done sends the response.
+
+    Args:
+        sender: of the response.
+        pictures: encoded, or frames.
+        encoded: which of them.
+        size_hw: of a canvas.
+    """
+
+    def __init__(self, sender: Any, pictures: Any, encoded: bool, size_hw: tuple[int, int]) -> None:
+        self.pictures, self.encoded = pictures, encoded
+        self.canvases = np.empty((len(pictures), 3, *size_hw), np.uint8)
+        self.geometry = contract.GEOMETRY.full(len(pictures))
+        self._sender = sender
+        self._left = len(pictures)
+        self._problem: str | None = None
+        self._lock = Lock()
+
+    def done(self, problem: str | None) -> None:
+        """With one of them."""
+        with self._lock:
+            self._left -= 1
+            self._problem = self._problem or problem
+            if self._left:
+                return
+        if self._problem:
+            _send(self._sender, _refusal(self._problem))
+            return
+        tensors = ((contract.IMAGES.name, self.canvases), (contract.GEOMETRY.name, self.geometry))
+        _send(self._sender, pb_utils.InferenceResponse([pb_utils.Tensor(*tensor) for tensor in tensors]))
+
+
+def _send(sender: Any, response: Any) -> None:
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _count_restarts(name: str) -> Any:
