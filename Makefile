@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quick test docs check chaos fuzz sbom bench sweep simulate video memory results clean
+.PHONY: help quickstart quick test docs check chaos fuzz sbom bench sweep feed simulate video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench: $(STAMP)  ## Measure latency, throughput and memory beside what people us
 sweep: $(STAMP)  ## Measure what batching settings do on this machine
 	$(BIN)/python benchmarks/batching.py --json benchmarks/batching.json --plot benchmarks/batching.png
 	$(BIN)/python benchmarks/batching.py --precision fp16 --settings default --json benchmarks/batching_fp16.json
+
+feed: $(STAMP)  ## Measure everything but the engine: pictures per second, CPU time per picture
+	$(BIN)/python benchmarks/feed.py --json benchmarks/feed.json --plot docs/feed.png
 
 simulate: $(STAMP)  ## Simulate pods and the autoscaler under a day's traffic
 	$(BIN)/python benchmarks/simulate.py --json benchmarks/simulate.json --plot docs/simulate.png

@@ -1,6 +1,6 @@
 """All but the engine: pictures a second that a real Triton and the real ensembles bring to one that answers at once.
 
-    make feed      # or: .venv/bin/python benchmarks/feed.py --json benchmarks/feed.json --plot benchmarks/feed.png
+    make feed      # or: .venv/bin/python benchmarks/feed.py --json benchmarks/feed.json --plot docs/feed.png
 
 perf_analyzer asks for pictures of a kind, so many at a time, on one core and on two, itself among them. Beside it the
 bound: decode, letterbox and NMS of the same pictures in threads of one process, without a server. CPU time is that of

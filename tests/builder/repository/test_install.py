@@ -80,7 +80,7 @@ def test_install_writes_a_self_contained_repository(tmp_path: Path) -> None:
     assert (folder / "yolo_nas_s_int8_engine/1/model.onnx").read_bytes() == b"graph"
     for stage in ("preprocess", "postprocess"):
         files = {p.name for p in (folder / f"yolo_nas_s_int8_{stage}/1").rglob("*.py")}
-        helpers = ("contract", "images", "letterbox", "memory", "nms", "opencv", "pipeline")
+        helpers = ("contract", "cores", "images", "letterbox", "memory", "nms", "opencv", "pipeline")
         assert files == {"model.py", "__init__.py", *(f"{helper}.py" for helper in helpers)}
     manifest = read_manifest(folder, MODEL.name)
     assert manifest and manifest["inputs"] == {"x": 1}
