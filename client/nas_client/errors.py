@@ -13,6 +13,7 @@ ClientError
 ├── ImageRefused        the server cannot use this picture or these thresholds; also a ValueError
 ├── RequestInvalid      the model takes no such inputs: another contract, or a mistake of this client
 ├── BenchError          a load could not be measured
+├── TuneError           settings cannot be tried or written
 └── JobError            a job cannot be begun, or was not finished
 """
 
@@ -73,6 +74,10 @@ class SharedMemoryInUse(SharedMemoryRefused):
 
 class BenchError(ClientError):
     """There is no perf_analyzer that starts, or it could not measure a load."""
+
+
+class TuneError(ClientError):
+    """The model's configs cannot be read or written, or no server comes up with them."""
 
 
 class JobError(ClientError):

@@ -79,11 +79,11 @@ def bench_command(
     """
     if compare and (model or against):
         raise typer.BadParameter("takes no --model and no --against", param_hint="--compare")
-    loads = _loads(request_rate, "request_rate") if request_rate else _loads(concurrency, "concurrency")
+    loads = loads_of(request_rate, "request_rate") if request_rate else loads_of(concurrency, "concurrency")
     with exit_codes():
         earlier = None if baseline is None else _Baseline.read(baseline)
         found = perf_analyzer.find(analyzer)
-        pictures = [_checked(one) for one in sources.expand(source)]
+        pictures = [checked(one) for one in sources.expand(source)]
         asked = [ENSEMBLE, *(contract.STAGES if stages else ())]
         if stages and shared_memory != "none":
             asked.remove("preprocess")
@@ -163,7 +163,8 @@ def _places(
     return [(None, url, model)]
 
 
-def _loads(text: str, kind: Literal["concurrency", "request_rate"]) -> list[Load]:
+def loads_of(text: str, kind: Literal["concurrency", "request_rate"]) -> list[Load]:
+    """Of an option: numbers with commas between."""
     option = f"--{kind.replace('_', '-')}"
     try:
         values = [float(part) for part in text.split(",")]
@@ -174,7 +175,7 @@ def _loads(text: str, kind: Literal["concurrency", "request_rate"]) -> list[Load
     return [Load(kind, value) for value in values]
 
 
-def _checked(source: sources.Source) -> bytes:
+def checked(source: sources.Source) -> bytes:
     """A picture's bytes; one that cannot be decoded would be measured as a very quick request."""
     try:
         data = source.read()

@@ -9,7 +9,7 @@ import typer
 from nas_ensembles.command_line import Command, application
 from nas_ensembles.release import print_version
 
-from . import bench, check, detect, job, models, page, val
+from . import bench, check, detect, job, models, page, tune, val
 from .terminal import OutputFailed, end_output, writing
 
 app = application(no_args_is_help=True)
@@ -20,6 +20,7 @@ app.command(cls=Command)(check.check)
 app.command(cls=Command)(models.models)
 app.command(cls=Command)(page.page)
 app.command(cls=Command)(job.job)
+app.command(cls=Command)(tune.tune)
 
 
 @app.callback()

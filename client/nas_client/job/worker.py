@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import atexit
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from nas_eval.picture_size import size_wh
 
+from .. import own_server
 from ..detection.detector import Detector
 from ..detection.outcomes import Detected, Failed
 from ..errors import ModelUnavailable, ServerUnavailable, Unauthorized
@@ -133,19 +131,7 @@ def _answered(outcome: Detected[Any]) -> dict[str, Any]:
 
 def _served(asked: Asked) -> str:
     """GRPC address of an nas-serve that ends with this process, however it ends."""
-    command = [str(Path(sys.executable).with_name("nas-serve")), "--model-repository", str(asked.model_repository)]
-    command += ["--model", asked.model]
-    command += [word for service in ("http", "grpc", "metrics") for word in (f"--{service}-port", "0")]
-    # cat ends when this process does, and nas-serve with it.
-    server = subprocess.Popen(
-        [*command, "--", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert server.stdin is not None and server.stderr is not None
+    server, url = own_server.start(str(asked.model_repository), asked.model)
+    assert server.stdin is not None
     atexit.register(server.stdin.close)
-    said = []
-    for line in server.stderr:
-        said.append(line.strip())
-        before, found, after = line.partition("gRPC ")
-        if found:
-            return after.partition(",")[0]
-    raise ModelUnavailable(f"nas-serve does not start on this node: {' '.join(said) or 'it says nothing'}")
+    return url

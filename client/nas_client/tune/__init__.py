@@ -1,0 +1,1 @@
+"""Find the settings of a served model that answer most pictures within a latency."""
