@@ -72,18 +72,17 @@ def tune(
     loads = loads_of(concurrency, "concurrency")
     if url and not serve:
         raise typer.BadParameter("goes with --serve: nas-serve is started on a port of its own", param_hint="--url")
+    choices = {
+        "max_batch_size": _numbers(batch, "--batch") if batch else [],
+        "queue_delay_us": _numbers(queue_delay_us, "--queue-delay-us", least=0),
+        "instances": _numbers(instances, "--instances"),
+    }
     with exit_codes(), contextlib.ExitStack() as stack:
         found = perf_analyzer.find(analyzer)
         pictures = [checked(one) for one in sources.expand(source)]
         name = model or _only_model(model_repository)
         given = Settings.read(model_repository, name)
-        choices = {
-            "max_batch_size": _numbers(
-                batch or f"1,{max(1, given.max_batch_size // 2)},{given.max_batch_size}", "--batch"
-            ),
-            "queue_delay_us": _numbers(queue_delay_us, "--queue-delay-us", least=0),
-            "instances": _numbers(instances, "--instances"),
-        }
+        choices["max_batch_size"] = choices["max_batch_size"] or [1, max(1, given.max_batch_size // 2)]
         repository = stack.enter_context(copied(model_repository, name))
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         bar = stack.enter_context(

@@ -85,16 +85,15 @@ def ready(connect: Callable[[], Detector], settings: Settings, seconds: float = 
     """
     deadline = time.monotonic() + seconds
     while True:
+        detector = connect()
         try:
-            detector = connect()
-        except ClientError as error:
-            problem = str(error)
-        else:
             has = _served_with(detector)
             if has == settings:
                 return detector
-            detector.close()
             problem = f"{detector.transport.address} serves it with {has}"
+        except ClientError as error:
+            problem = str(error)
+        detector.close()
         if time.monotonic() > deadline:
             raise TuneError(f"no server with {settings} after {seconds:.0f} s: {problem}")
         time.sleep(_LOOK_S)

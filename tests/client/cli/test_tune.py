@@ -23,7 +23,7 @@ from support.waiting import until
 
 MODEL = "yolo_nas_s_int8"
 BUS = SAMPLES / "bus.jpg"
-FEW = ("--concurrency", "1,4", "--window", "0.3", "--batch", "8", "--instances", "1")
+FEW = ("--concurrency", "1", "--window", "1.5", "--batch", "8", "--instances", "1")
 
 
 @pytest.fixture(scope="module")
