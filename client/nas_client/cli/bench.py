@@ -51,7 +51,12 @@ def bench_command(
         Literal["none", "system", "cuda"], typer.Option(help="How tensors travel; the server must be on this machine.")
     ] = "none",
     rounds: Annotated[int, typer.Option(min=1, help="Of each load; medians count, their spread is the noise.")] = 3,
-    window: Annotated[float, typer.Option(min=0.1, help="Seconds of a measurement window; a round takes three.")] = 1.0,
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Seconds of a measurement window, or more if requests take long; a round takes three."
+        ),
+    ] = 1.0,
     analyzer: Annotated[
         str | None,
         typer.Option(
