@@ -46,7 +46,7 @@ def render(helm: str) -> Callable[..., Rendered]:
         command += ["--values", str(CHART / values)] if values else []
         for setting in ("image.repository=registry.example.com/nas-triton", models, *settings):
             command += ["--set", setting]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return [one for one in yaml.safe_load_all(done.stdout) if one]
 

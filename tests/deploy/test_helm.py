@@ -38,7 +38,7 @@ def pod(objects: Rendered) -> dict[str, Any]:
 def test_it_passes_lint(helm: str) -> None:
     done = subprocess.run(
         [helm, "lint", "--strict", str(CHART), "--set", "image.repository=r/x,models.pvc.claim=c"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -178,7 +178,7 @@ def test_models_from_s3_are_those_that_were_named(fits: bool, render: Callable[.
         environment = {one["name"]: one["value"] for one in init["env"]} | keys
         environment |= {"REPOSITORY": str(tmp_path / "repository"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
         command = [*init["command"], *init["args"]]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     finally:
         store.stop()
     found = sorted(path.name for path in (tmp_path / "repository").iterdir())

@@ -154,7 +154,7 @@ def test_the_image_has_what_the_start_script_wants(tmp_path: Path) -> None:
         "NAS_STATE": str(tmp_path / "state"),
         "MODEL_REPOSITORY": str(model.parent),
     }
-    done = run(tmp_path / "usr/local/bin/serve", env=environment, timeout=60)
+    done = run(tmp_path / "usr/local/bin/serve", env=environment, timeout=300)
     assert done.returncode == 1 and "m/1/gone: it is not what was built" in done.stdout, done.stderr
 
 
@@ -173,9 +173,9 @@ def test_tls_on_every_port(one_model: Path, tmp_path: Path) -> None:
     with served(one_model, tmp_path, trust, NAS_TLS_CERT=pem, NAS_TLS_KEY=key) as ports:
         command = [BIN / "nas-client", "detect", SAMPLES / "bus.jpg", "--url", f"grpcs://localhost:{ports['grpc']}"]
         trusting = os.environ | {"NAS_TLS_CA": str(tmp_path / "ca.pem")}
-        done = run(*command, env=trusting, timeout=60)
+        done = run(*command, env=trusting, timeout=300)
         assert done.returncode == 0 and "bus" in done.stdout, done.stderr
-        done = run(*command, timeout=60)  # nobody vouches for the certificate
+        done = run(*command, timeout=300)  # nobody vouches for the certificate
         assert done.returncode == 1 and "no Triton server answers" in done.stderr
         for port, path in ((ports["http"], "v2/health/ready"), (ports["metrics"], "metrics")):
             assert httpx.get(f"https://localhost:{port}/{path}", verify=trust).status_code == 200

@@ -29,7 +29,7 @@ def program(language: str, server: Server, number: int = 0) -> str:
 
 def run(*command: object) -> str:
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False, cwd=ROOT, env=os.environ
+        list(map(str, command)), capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env=os.environ
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

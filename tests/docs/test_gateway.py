@@ -71,7 +71,7 @@ def test_a_token_opens_it(scheme: str, gateway: tuple[int, Path]) -> None:
 
     def detect(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            list(map(str, command)), env=environment | more, capture_output=True, text=True, timeout=60, check=False
+            list(map(str, command)), env=environment | more, capture_output=True, text=True, timeout=300, check=False
         )
 
     done = detect(NAS_TOKEN=TOKEN)

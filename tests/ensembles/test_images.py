@@ -90,7 +90,7 @@ def test_pixel_limit_holds_before_anything_is_allocated() -> None:
         capture_output=True,
         env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": "1000000"},
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert b"more pixels than the limit" in result.stdout
 

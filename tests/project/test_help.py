@@ -26,7 +26,7 @@ def commands() -> Iterator[list[str]]:
 def help_of(command: list[str], columns: int) -> str:
     done = subprocess.run(
         [BIN / command[0], *command[1:], "--help"],
-        env=os.environ | {"COLUMNS": str(columns)}, capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"COLUMNS": str(columns)}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -17,7 +17,7 @@ from support.samples import ROOT
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-c", "from nas_serve.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_every_file_that_an_image_wants_is_there(tmp_path: Path) -> None:

@@ -79,14 +79,14 @@ def test_a_command_runs_against_the_server_and_its_exit_code_is_ours(models: Pat
     code = "import os, sys, httpx; u = os.environ['NAS_HTTP_URL']; os.environ['NAS_URL'];"
     code += "sys.exit(httpx.get(f'http://{u}/v2/health/ready').status_code - 200 + 7)"
     process = nas_serve(models, "--", sys.executable, "-c", code)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 7, errors
     assert until(lambda: not shared_memory(process.pid))
 
 
 def test_a_command_that_does_not_exist(models: Path) -> None:
     process = nas_serve(models, "--", "no-such-command")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1 and "cannot run no-such-command: No such file" in errors
 
 
@@ -167,7 +167,7 @@ def test_a_model_that_is_not_there_is_named(models: Path) -> None:
 def test_a_model_that_fails_to_load_gives_its_cause(models: Path) -> None:
     add_model(models, "broken", "raise RuntimeError('the disk of weights is missing')")
     process = nas_serve(models)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "a model failed to load" in errors and "broken: " in errors
     assert "the disk of weights is missing" in errors
@@ -196,7 +196,7 @@ def test_a_folder_for_temporary_files_whose_path_is_too_long_for_a_socket(models
     deep = tmp_path / ("long" * 25)
     deep.mkdir()
     process = nas_serve(models, "--", "true", env=os.environ | {"TMPDIR": str(deep)})
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1 and "set TMPDIR to a shorter folder" in errors, errors
 
 

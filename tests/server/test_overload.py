@@ -116,7 +116,7 @@ def test_what_was_accepted_is_answered_when_it_is_told_to_stop(server: Server, r
         thread = threading.Thread(target=ask_later)
         thread.start()
         for one in asked:
-            np.testing.assert_array_equal(one.result(timeout=60).boxes_xyxy, expected.boxes_xyxy)
+            np.testing.assert_array_equal(one.result(timeout=300).boxes_xyxy, expected.boxes_xyxy)
         thread.join()
         pool.shutdown()
     refused = late[late.index(next(filter(None, late))) :]  # the first may come before the signal

@@ -50,7 +50,7 @@ def answers(url: str) -> bool:
 def test_it_detects_and_ends_with_the_server(repository: Path, number: int) -> None:
     with serving(repository) as (process, url):
         assert "drop" in httpx.get(url).text.lower()
-        found = httpx.post(f"{url}/api/detect", content=(SAMPLES / "bus.jpg").read_bytes(), timeout=60).json()
+        found = httpx.post(f"{url}/api/detect", content=(SAMPLES / "bus.jpg").read_bytes(), timeout=300).json()
         assert "bus" in [one["name"] for one in found["detections"]]
         process.send_signal(number)
         process.wait(60)

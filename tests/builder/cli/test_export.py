@@ -105,6 +105,6 @@ def test_an_interrupted_export_leaves_nothing(number: int, tmp_path: Path) -> No
             time.sleep(0.05)
         time.sleep(1.5)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from support.builds import Built
 
 def report_of(repository: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "nas-build", "report", *arguments, "--model-repository", repository]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,5 +48,5 @@ def test_report(repository: Path) -> None:
 def test_the_table_of_a_build_shows_the_loss(repository: Path, quarter_checkpoint: Path) -> None:
     command = [Path(sys.executable).parent / "nas-build", "--weights", quarter_checkpoint, "--precision", "int8"]
     command += ["--target", "openvino", "--model-repository", repository]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=True)
     assert "mAP loss" in done.stdout and "nas-build report yolo_nas_s_int8" in done.stdout

@@ -80,5 +80,5 @@ def test_auto_without_a_gpu_is_openvino(found: bool, monkeypatch: pytest.MonkeyP
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"torch", "onnx", "openvino", "tensorrt", "tensorrt_rtx", "docker"}
     code = f"import sys; sys.path[:0] = {sys.path!r}; import nas_build.cli.main; print({heavy!r} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "set()"

@@ -169,7 +169,7 @@ def test_a_malformed_address_is_one_message(given_by: str, url: str, tmp_path: P
         capture_output=True,
         cwd=tmp_path,
         env=os.environ | {given_by: url, "COLUMNS": "200"},
-        timeout=60,
+        timeout=300,
         check=False,
     )
     errors = result.stderr.decode()
@@ -213,7 +213,7 @@ def test_a_reader_who_has_seen_enough_ends_it_quietly(run: Run) -> None:
 def test_a_full_disk_is_said_once(arguments: list[str], run: Run) -> None:
     command = [str(CLIENT), "detect", *map(str, PICTURES), "--model", "yolo_nas_s_int8", *arguments]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == (
         "error: cannot write to standard output: No space left on device. What was written before is kept.\n"
@@ -223,7 +223,7 @@ def test_a_full_disk_is_said_once(arguments: list[str], run: Run) -> None:
 def test_models_on_a_full_disk(run: Run) -> None:
     with open("/dev/full", "w") as full:
         command = [str(CLIENT), "models"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, text=True, timeout=300)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left on device" in done.stderr
 
 

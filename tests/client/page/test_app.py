@@ -119,7 +119,7 @@ def test_it_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_named(page_url: str) -> None:
     port = page_url.rpartition(":")[2]
-    done = subprocess.run([CLIENT, "page", "--port", port], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([CLIENT, "page", "--port", port], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1 and f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
 
 

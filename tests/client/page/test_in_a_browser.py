@@ -152,10 +152,10 @@ def test_the_lines_it_shows_work(page: Any, tmp_path: Path) -> None:
     show(page)
     slide(page, "score", 0.9)
     line = page.locator("#curl").inner_text().replace("bus.jpg", str(SAMPLES / "bus.jpg"))
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300, check=False)
     assert len(json.loads(done.stdout)["detections"]) == 2, done.stderr
     line = page.locator("#python").inner_text().replace("bus.jpg", str(SAMPLES / "bus.jpg"))
-    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.count("'bus'") == 1 and done.stdout.count("'person'") == 1, done.stdout + done.stderr
     with page.expect_download() as download:
         page.click("#download")
