@@ -61,10 +61,10 @@ def tune(
         Path | None, typer.Option(help="Write a picture of latency over throughput there.", show_default=False)
     ] = None,
 ) -> None:
-    """Find a model's batch, delay and instances for a latency, with your pictures.
+    """Find settings that answer most pictures within a latency.
 
-    Each is tried on a server of its own, on a copy of the model; the best is compared with what was there once more, in
-    turn, and written into the model's configs if it is better. On a GPU: --serve 'docker compose up'.
+    Batch, delay and instances are tried, each on a server of its own with a copy of the model; the best is compared with
+    what was there once more, in turn, and written into the model's configs if it is better.
 
     Examples: nas-client tune pictures/ --p99 100ms; nas-client tune pictures/ --p99 20ms --serve 'docker compose up'
     """
@@ -94,11 +94,10 @@ def tune(
             bar.update(task, description=f"{settings}: starts")
             settings.write(repository, name)
             server = served.by_command(serve, repository, url) if serve else served.by_nas_serve(repository, name)
-            with server as place:
-                detector = served.ready(lambda: connect(place, None, name, _TIMEOUT_S), settings)
+            with server as (place, ended):
+                detector = served.ready(lambda: connect(place, None, name, _TIMEOUT_S), settings, ended)
                 with contextlib.closing(Contender(str(settings), detector, pictures)) as contender:
-                    tell = f"{settings}: measured"
-                    bar.update(task, description=tell)
+                    bar.update(task, description=f"{settings}: measured")
                     return list(sweep.sweep(found, [contender], loads, 1, window))
 
         outcome = search.search(given, choices, p99_ms, measure)
@@ -146,10 +145,9 @@ def _table(outcome: Outcome, p99_ms: float) -> Table:
     for one in outcome.tried:
         point = one.within(p99_ms)
         nearest = point or min(one.points, key=lambda p: p.p99_ms)
-        marks = [mark for mark, is_it in (("given", one is outcome.tried[0]), ("best", one is outcome.best)) if is_it]
-        label = f"{one.settings}{f' ({chr(44).join(marks)})' if marks else ''}"
+        mark = (" (given)" if one is outcome.tried[0] else "") + (" (best)" if one is outcome.best else "")
         rate = f"{point.throughput:.1f}" if point else "-"
-        table.add_row(label, rate, str(nearest.load), f"{nearest.p99_ms:.1f}")
+        table.add_row(f"{one.settings}{mark}", rate, str(nearest.load), f"{nearest.p99_ms:.1f}")
     return table
 
 

@@ -103,13 +103,18 @@ class _WholeFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file = open(_part(path), "wb")  # noqa: SIM115 - closed by whoever writes
+        self._failed = False
 
     @property
     def closed(self) -> bool:
         return self._file.closed
 
     def write(self, data: Any) -> int:
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError:  # whoever writes may close it all the same
+            self._failed = True
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -120,4 +125,5 @@ class _WholeFile:
     def close(self) -> None:
         if not self.closed:
             self._file.close()
-            os.replace(self._file.name, self._path)
+            if not self._failed:
+                os.replace(self._file.name, self._path)

@@ -20,14 +20,15 @@ from .settings import Settings
 _START_S = 600.0  # a plan of a large model takes minutes to load
 _STOP_S = 90.0
 _LOOK_S = 0.5
+Ended = Callable[[], int | None]  # the exit code of the server, None while it runs
 
 
 @contextmanager
-def by_nas_serve(repository: Path, model: str) -> Iterator[str]:
-    """Its gRPC address; it ends with the block, and with this process."""
+def by_nas_serve(repository: Path, model: str) -> Iterator[tuple[str, Ended]]:
+    """Its gRPC address, and whether it has ended; it ends with the block, and with this process."""
     server, url = own_server.start(repository, model)
     try:
-        yield url
+        yield url, server.poll
     finally:
         assert server.stdin is not None
         server.stdin.close()
@@ -35,12 +36,8 @@ def by_nas_serve(repository: Path, model: str) -> Iterator[str]:
 
 
 @contextmanager
-def by_command(command: str, repository: Path, url: str | None) -> Iterator[str | None]:
-    """By a command of the user's that runs until it is interrupted; it finds the repository in MODEL_REPOSITORY.
-
-    Raises:
-        TuneError: it ended by itself.
-    """
+def by_command(command: str, repository: Path, url: str | None) -> Iterator[tuple[str | None, Ended]]:
+    """By a command of the user's that runs until it is interrupted; it finds the repository in MODEL_REPOSITORY."""
     environment = os.environ | {"MODEL_REPOSITORY": str(repository)}
     server = subprocess.Popen(
         command,
@@ -51,11 +48,7 @@ def by_command(command: str, repository: Path, url: str | None) -> Iterator[str 
         stdout=subprocess.DEVNULL,
     )
     try:
-        yield url
-        if server.poll() is not None:
-            raise TuneError(
-                f"{command}: ended with {server.returncode}; expected a server that runs until it is interrupted"
-            )
+        yield url, server.poll
     finally:
         _interrupt(server)
 
@@ -72,12 +65,13 @@ def _interrupt(server: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def ready(connect: Callable[[], Detector], settings: Settings, seconds: float = _START_S) -> Detector:
+def ready(connect: Callable[[], Detector], settings: Settings, ended: Ended, seconds: float = _START_S) -> Detector:
     """A detector of the model, as soon as it is served with these settings and no others.
 
     Args:
         connect: to the server.
         settings: that it must have.
+        ended: of the server that is waited for.
         seconds: to wait.
 
     Raises:
@@ -94,6 +88,11 @@ def ready(connect: Callable[[], Detector], settings: Settings, seconds: float = 
         except ClientError as error:
             problem = str(error)
         detector.close()
+        if (code := ended()) is not None:
+            raise TuneError(
+                f"the server ended with {code} before it answered; expected one that runs until it is interrupted. "
+                f"Last of all: {problem}"
+            )
         if time.monotonic() > deadline:
             raise TuneError(f"no server with {settings} after {seconds:.0f} s: {problem}")
         time.sleep(_LOOK_S)

@@ -15,6 +15,7 @@ from nas_ensembles import contract
 from tritonclient.grpc import model_config_pb2 as pb
 
 from ..errors import TuneError
+from ..output.formats import write_atomic
 
 _CONFIG = "config.pbtxt"
 
@@ -64,9 +65,7 @@ class Settings:
             texts[path] = text_format.MessageToString(config, as_utf8=True)
         for path, text in texts.items():
             try:
-                part = path.with_name(f".{path.name}.part")
-                part.write_text(text, encoding="utf-8")
-                os.replace(part, path)
+                write_atomic(path, text.encode())
             except OSError as error:
                 raise TuneError(f"{path}: cannot be written: {error.strerror}") from None
 

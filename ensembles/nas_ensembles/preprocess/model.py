@@ -70,10 +70,9 @@ class TritonPythonModel:
             else:
                 raise ValueError(f"{given.shape[1]} x {given.shape[0]} are more than {self._max_pixels} pixels")
             request.geometry[i] = self._pipeline.prepare(image, self._spec, out=request.canvases[i]).geometry
-        except ValueError as error:
-            problem = f"image[{i}] of {len(request.pictures)}: {error}"
         except Exception as error:  # whatever it is, who asked gets an answer
-            problem = f"image[{i}] of {len(request.pictures)}: {type(error).__name__}: {error}"
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            problem = f"image[{i}] of {len(request.pictures)}: {kind}{error}"
         request.done(problem)
 
 

@@ -88,6 +88,12 @@ def test_by_a_command_and_without_changing_anything(analyzer: None, models: Path
     assert (models / f"{MODEL}_engine" / "config.pbtxt").read_bytes() == before and until(none_is_left(models))
 
 
+def test_a_command_that_serves_nothing_is_not_waited_for(analyzer: None, models: Path) -> None:
+    by = ("--serve", "exit 3", "--url", "localhost:18732")
+    errors = " ".join(tune(models, *FEW, *by, "--p99", "1s", code=1)[1].split())
+    assert "the server ended with 3 before it answered" in errors and "no Triton server answers" in errors
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(analyzer: None, models: Path) -> None:
     with subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_what_ends_in_its_middle_leaves_nothing_that_is_read(tmp_path: Path) -> 
     storage.Place.of(str(folder)).remove_parts()
     assert [path.name for path in folder.iterdir()] == ["first.parquet"]
     storage.Place.of(str(tmp_path / "nowhere")).remove_parts()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_shows_no_part_of_a_file(tmp_path: Path) -> None:
+    """The part of it is a device that is always full."""
+    place = storage.Place.of(f"{tmp_path}/rows.parquet")
+    (tmp_path / ".rows.parquet.part").symlink_to("/dev/full")
+    file = place.arrow.open_output_stream(place.path)
+    with pytest.raises(OSError, match="No space left"):
+        file.write(b"x" * 1_000_000)
+    with contextlib.suppress(OSError):
+        file.close()
+    assert not (tmp_path / "rows.parquet").exists()
 
 
 def test_what_was_there_stays_if_its_successor_fails(tmp_path: Path) -> None:
