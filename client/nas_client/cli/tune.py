@@ -63,8 +63,8 @@ def tune(
 ) -> None:
     """Find settings that answer most pictures within a latency.
 
-    Batch, delay and instances are tried, each on a server of its own with a copy of the model; the best is compared with
-    what was there once more, in turn, and written into the model's configs if it is better.
+    Batch, delay and instances are tried, each on a server of its own with a copy of the model; the best is compared
+    with what was there once more, in turn, and written into the model's configs if it is better.
 
     Examples: nas-client tune pictures/ --p99 100ms; nas-client tune pictures/ --p99 20ms --serve 'docker compose up'
     """
