@@ -65,30 +65,49 @@ def second_order(weights: NDArray[Any], observation: Observation, pair_limit: in
         pair_limit: see `schemes.Scheme`.
     """
     bounds = _Bounds(weights, pair_limit)
-    scales, low, high = (
-        torch.from_numpy(array.astype(np.float64)) for array in (bounds.scales, bounds.low, bounds.high)
-    )
-    exact = torch.from_numpy(weights.astype(np.float64)).flatten(1)
+    # A row per input, all outputs in it.
+    low, high = (torch.from_numpy(array.T.astype(np.float64)) for array in (bounds.low, bounds.high))
+    scales = torch.from_numpy(bounds.scales.astype(np.float64))
+    exact = torch.from_numpy(weights.reshape(len(weights), -1).T.astype(np.float64))
     mean, covariance = observation.moments()
-    diagonal = covariance.diagonal()
-    damped = covariance + torch.eye(len(mean), dtype=torch.float64) * max(float(diagonal.mean()) * _DAMPING, 1e-12)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    passing = torch.linalg.cholesky(inverse, upper=True)
+    covariance.diagonal().add_(max(float(covariance.diagonal().mean()) * _DAMPING, 1e-12))
+    passing = _factor_of_inverse(covariance)
     values = torch.empty_like(exact)
     left = exact.clone()
     for start in range(0, len(mean), _BLOCK):
         block = slice(start, start + _BLOCK)
-        within = passing[block, block]
-        errors = torch.empty_like(left[:, block])
-        for i in range(errors.shape[1]):
-            column = left[:, start + i]
-            rounded = (column / scales).round()
-            values[:, start + i] = torch.minimum(torch.maximum(rounded, low[:, start + i]), high[:, start + i])
-            errors[:, i] = (column - values[:, start + i] * scales) / within[i, i]
-            left[:, block][:, i:] -= torch.outer(errors[:, i], within[i, i:])
-        left[:, start + _BLOCK :] -= errors @ passing[block, start + _BLOCK :]
-    lost = exact - values * scales[:, None]
-    return Rounded(values.to(torch.int8).reshape(weights.shape).numpy(), bounds.scales, (lost @ mean).float().numpy())
+        within, rows = passing[block, block], left[block]
+        errors = torch.empty_like(rows)
+        for i, row in enumerate(rows):
+            rounded = torch.clamp((row / scales).round(), low[start + i], high[start + i])
+            values[start + i] = rounded
+            errors[i] = (row - rounded * scales) / within[i, i]
+            rows[i:].addr_(within[i, i:], errors[i], alpha=-1)
+        left[start + _BLOCK :] -= passing[block, start + _BLOCK :].T @ errors
+    shift = mean @ (exact - values * scales)
+    return Rounded(values.T.to(torch.int8).reshape(weights.shape).numpy(), bounds.scales, shift.float().numpy())
+
+
+def _factor_of_inverse(matrix: Tensor) -> Tensor:
+    """Upper triangular, its transpose times itself the inverse of a positive definite matrix [D, D].
+
+    It is the inverse of the matrix's own factor from the last row up, a quicker way than by the inverse itself.
+    """
+    return _inverse(torch.linalg.cholesky(matrix.flip(0, 1)).flip(0, 1))
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """Of an upper triangular matrix [D, D], by halves: products of matrices are what computers are fastest at."""
+    size = len(upper)
+    if size <= _BLOCK:
+        smallest: Tensor = torch.linalg.solve_triangular(upper, torch.eye(size, dtype=upper.dtype), upper=True)
+        return smallest
+    half = size // 2
+    first, last = _inverse(upper[:half, :half]), _inverse(upper[half:, half:])
+    inverse = torch.zeros_like(upper)
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[:half, half:] = first @ upper[:half, half:] @ -last
+    return inverse
 
 
 def output_snr_db(weights: NDArray[Any], rounded: Rounded, observation: Observation) -> float:
