@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO := yolo_nas_s_int8
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quick test docs check chaos fuzz sbom bench sweep feed simulate video memory results clean
+.PHONY: help quickstart quick test nightly docs check chaos fuzz sbom bench sweep feed simulate video memory results clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,9 +32,12 @@ quickstart: $(STAMP)  ## Build the demo model, serve it, detect on bus.jpg, stop
 quick: $(STAMP)  ## Run the tests that need no server and build no model
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m quick --numprocesses logical --maxprocesses 4
 
-test: $(STAMP)  ## Run all tests against a real Triton
+test: $(STAMP)  ## Run the tests against a real Triton
 	@# A thread each: processes that test side by side share the cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not nightly' --numprocesses logical --maxprocesses 4
+
+nightly: $(STAMP)  ## Run the tests that are left: other Pythons, CPUs, GPUs, environments and signals
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly --numprocesses logical --maxprocesses 4
 
 docs: $(STAMP)  ## Build the documentation into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

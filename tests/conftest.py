@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make quick` runs, and puts what takes longest first."""
     for item in items:
         heavy = not _HEAVY.isdisjoint(getattr(item, "fixturenames", ()))
-        if not (heavy or _folder(item.nodeid) in _SERVERS or item.get_closest_marker("slow")):
+        slow = item.get_closest_marker("slow") or item.get_closest_marker("nightly")
+        if not (heavy or slow or _folder(item.nodeid) in _SERVERS):
             item.add_marker(pytest.mark.quick)
     items.sort(key=lambda item: _LONGEST.index(folder) if (folder := _folder(item.nodeid)) in _LONGEST else 9)
 

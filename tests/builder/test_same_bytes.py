@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.builds import Built
 from support.cpu import INSTRUCTION_SETS
 
@@ -22,6 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path: data for path, data in found.items() if path not in machines}
 
 
+@pytest.mark.nightly
 def test_builds_are_the_same_byte_for_byte(built: Built, tmp_path: Path) -> None:
     command = [BIN / "nas-build", "--weights", built.options.weights, "--precision", "int8", "--target", "openvino"]
     command += ["--model-repository", tmp_path]

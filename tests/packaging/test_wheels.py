@@ -102,7 +102,9 @@ def environment(tmp_path: Path, wheel: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     "packages",
     [
-        ("numpy<2", "opencv-python-headless==4.8.0.76", "tritonclient==2.51.0"),
+        pytest.param(
+            ("numpy<2", "opencv-python-headless==4.8.0.76", "tritonclient==2.51.0"), marks=pytest.mark.nightly
+        ),
         ("numpy>=2", "opencv-python"),  # as beside ultralytics, all others as new as there are
     ],
     ids=["old", "new"],
@@ -122,6 +124,7 @@ def test_the_client_detects_and_draws(
     assert not {"torch", "openvino", "cuda-python", "nas-triton-samples"} & {one["name"] for one in listed}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_client_detects_on_every_python(version: str, environment: Callable[..., Path], server: Server) -> None:
     python = shutil.which(f"python{version}")
@@ -147,6 +150,7 @@ def test_without_opencv_all_but_drawing_works(environment: Callable[..., Path], 
     assert sum(path.stat().st_size for path in files if path.is_file()) < 180e6
 
 
+@pytest.mark.nightly
 def test_the_page_is_in_the_wheel(wheel: Path, environment: Callable[..., Path], server: Server) -> None:
     programs = environment(f"{wheel}[page]")
     command = [str(programs / "nas-client"), "page", "--port", "0", "--url", server.grpc_url]
@@ -163,7 +167,14 @@ def test_the_page_is_in_the_wheel(wheel: Path, environment: Callable[..., Path],
 
 @pytest.mark.parametrize(
     "extras",
-    ["serve", "build", "bench,val", "bench,build,serve,val", "page,ray,serve,video", "sign,supervision,docker"],
+    [
+        "serve",
+        "build",
+        *(
+            pytest.param(extras, marks=pytest.mark.nightly)
+            for extras in ("bench,val", "bench,build,serve,val", "page,ray,serve,video", "sign,supervision,docker")
+        ),
+    ],
 )
 def test_the_extras_go_together(extras: str, wheel: Path, wheels: Path, tmp_path: Path) -> None:
     if sys.version_info >= (3, 13) and "serve" in extras:

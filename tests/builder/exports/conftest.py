@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from nas_build.exports.options import ExportOptions
 from nas_build.exports.run import ExportResult
 
 Files = dict[str, ExportResult]
+Bytes = Callable[[str], bytes]
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,17 @@ def files(quarter_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return {
         name: run.export(ExportOptions(quarter_checkpoint, name, output=folder / f"{name}.onnx")) for name in FORMATS
     }
+
+
+@pytest.fixture(scope="session")
+def batched(quarter_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bytes:
+    """Of a format, the file that takes as many pictures as there are."""
+    folder = tmp_path_factory.mktemp("batched")
+
+    @functools.cache
+    def of(name: str) -> bytes:
+        output = folder / f"{name}.onnx"
+        run.export(ExportOptions(quarter_checkpoint, name, output=output, batch="dynamic"))
+        return output.read_bytes()
+
+    return of

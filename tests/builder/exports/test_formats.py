@@ -173,12 +173,8 @@ def test_what_is_not_there_is_minus_one(files: Files) -> None:
 
 @pytest.mark.parametrize("by", runner.RUNNERS)
 @pytest.mark.parametrize("name", ["onnx", "deepstream", "sg-flat", "sg-batch"])
-def test_pictures_of_a_batch_are_apart(
-    name: str, by: str, files: Files, quarter_checkpoint: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "batch.onnx"
-    run.export(ExportOptions(quarter_checkpoint, name, output=output, batch="dynamic"))
-    opened, one_by_one = (runner.opened(path.read_bytes(), by) for path in (output, files[name].files[0]))
+def test_pictures_of_a_batch_are_apart(name: str, by: str, files: Files, batched: Callable[[str], bytes]) -> None:
+    opened, one_by_one = (runner.opened(file, by) for file in (batched(name), files[name].files[0].read_bytes()))
     canvases = np.stack([canvas_of(path, QUARTER.letterbox) for path in PICTURES])
     batch = canvases / np.float32(255) if name in ("onnx", "deepstream") else canvases
     together = opened(batch)

@@ -22,7 +22,7 @@ from nas_ensembles.known_answer import KnownAnswer
 from tritonclient.grpc import model_config_pb2 as pb
 
 NAME = "yolo_nas_s_int8"
-CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+CAPABILITIES = ["7.5", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("8.0", "8.6", "8.9", "12.0", "12.1"))]
 
 
 def for_gpus(compute_capability: str | None) -> TensorRTRTX:

@@ -81,6 +81,7 @@ def test_rows_are_what_the_client_detects(server: Server, pictures: Callable[[in
     assert "has results of another thresholds" in errors
 
 
+@pytest.mark.nightly
 def test_each_node_serves_for_itself(repository: Path, pictures: Callable[[int], Path], tmp_path: Path) -> None:
     arguments = ("--embedded", "--model", MODEL, "--model-repository", repository)
     summary, _ = run(pictures(6), tmp_path / "out", *arguments)
@@ -100,7 +101,7 @@ def test_what_cannot_be_begun_is_named(pictures: Callable[[int], Path], tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_ctrl_c_ends_it_and_what_was_written_is_kept(
     number: int, server: Server, pictures: Callable[[int], Path], tmp_path: Path
 ) -> None:
