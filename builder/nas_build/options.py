@@ -130,7 +130,7 @@ class Options:
         processing: whose preprocessing is compiled into the model: that of the checkpoint's processing_params, or
             COCO's.
         force: build even if the same inputs are installed.
-        instances: of the engine, on each GPU.
+        instances: of the engine, on each GPU; None takes the target's.
         queue_delay_us: the engine waits so long for a batch to fill; None takes the target's.
         sign: private key (PEM, elliptic curve), see `integrity.sign`; None leaves the model unsigned.
         sha256: what the weights' file has to be; None takes whatever it is.
@@ -156,7 +156,7 @@ class Options:
     class_names: Path | None = field(default=None, metadata=_found_in("class_names_sha256"))
     processing: ProcessingSource = "checkpoint"
     force: bool = field(default=False, metadata=_decides_nothing("the same is built again"))
-    instances: int = 1
+    instances: int | None = field(default=None, metadata=_found_in("instances"))
     queue_delay_us: int | None = field(default=None, metadata=_found_in("queue_delay_us"))
     sign: Path | None = field(default=None, metadata=_decides_nothing("a signature lies beside the files it is over"))
     sha256: str | None = field(default=None, metadata=_found_in("checkpoint_sha256"))

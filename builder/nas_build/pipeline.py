@@ -94,10 +94,10 @@ class _Build:
         self.pictures = calibration_data.find(options.int8, progress)
         self.labelled = calibration_data.labelled(options.int8, progress) if options.precision == "int8" else None
         self.name = options.name or contract.model_name(options.variant or self.checkpoint.variant, options.precision)
-        asked = options.queue_delay_us
-        self.queue_delay_us = target.queue_delay_us if asked is None else asked
+        self.queue_delay_us = _or(options.queue_delay_us, target.queue_delay_us)
+        self.instances = _or(options.instances, target.engine_instances)
         self.key = build_key.collect(options, self.file, self.pictures, self.labelled)
-        self.key |= {"name": self.name, "queue_delay_us": self.queue_delay_us}
+        self.key |= {"name": self.name, "queue_delay_us": self.queue_delay_us, "instances": self.instances}
         self.key |= {"target": target.name, "engine": target.key()}
         self.measured: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
@@ -219,13 +219,17 @@ class _Build:
                     **facts,
                 },
                 target=target,
-                engine_instances=options.instances,
+                engine_instances=self.instances,
                 queue_delay_us=self.queue_delay_us,
             )
             processing = asdict(self.processing)
             manifest = {"inputs": self.key, "processing": processing, **self.measured, **facts}
             repository = options.model_repository
             return install.install(repository, served, self.engine_file.data, self.known, manifest, self.machine)
+
+
+def _or(asked: int | None, usual: int) -> int:
+    return usual if asked is None else asked
 
 
 def _require_readable(key: Path) -> None:

@@ -13,7 +13,7 @@ from support.samples import DEMO, PICTURES
 
 CLASSES = (Options, Int8Options, TensorRTOptions)
 # What the pipeline adds, which knows target and name.
-OF_THE_PIPELINE = {"name", "queue_delay_us", "target"}
+OF_THE_PIPELINE = {"name", "instances", "queue_delay_us", "target"}
 
 
 def key(options: Options) -> dict[str, Any]:
@@ -47,7 +47,6 @@ def test_a_new_option_is_in_the_key() -> None:
         {"max_batch_size": 2},
         {"max_pixels": 10},
         {"processing": "coco"},
-        {"instances": 2},
         {"class_names": Path(__file__)},
         {"precision": "int8", "int8": Int8Options(budget=1.0)},
         {"precision": "int8", "int8": Int8Options(calibration_method="max")},

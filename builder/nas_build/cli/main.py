@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 else:
     _TargetName = Literal[targets.CHOICES]
 _DEFAULTS = Options()
+_INSTANCES = ", ".join(f"{target.engine_instances} for {name}" for name, target in targets.TARGETS.items())
 _QUEUE_DELAYS = ", ".join(f"{target.queue_delay_us} for {name}" for name, target in targets.TARGETS.items())
 _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
@@ -115,7 +116,12 @@ def build(
     processing: Annotated[
         Literal["checkpoint", "coco"], typer.Option(help="Whose preprocessing to compile into the model.")
     ] = "checkpoint",
-    instances: Annotated[int, typer.Option(min=1, help="Engines that run side by side, on each GPU.")] = 1,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Engines that run side by side, on each GPU. Default: {_INSTANCES}.", show_default=False
+        ),
+    ] = None,
     queue_delay_us: Annotated[
         int | None,
         typer.Option(

@@ -70,7 +70,8 @@ class Target(ABC):
         engine_parameters: for the backend, in the engine's config.
         preprocess_instances: that run side by side.
         preprocess_core_share: how many of the machine's cores each takes, from 0 (one) to 1 (all).
-        queue_delay_us: the engine waits so long for a batch to fill, if the options do not say.
+        engine_instances: that run side by side, on each GPU, if the options do not say.
+        queue_delay_us: the engine waits so long for a batch to fill, likewise.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Target(ABC):
     engine_parameters: ClassVar[Mapping[str, str]] = {}
     preprocess_instances: ClassVar[int] = 1
     preprocess_core_share: ClassVar[float] = 0.125  # the engine computes ten times as long on the same cores
+    engine_instances: ClassVar[int] = 1
     queue_delay_us: ClassVar[int] = 0
 
     def __init__(self, options: Options) -> None:

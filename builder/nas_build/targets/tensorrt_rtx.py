@@ -37,6 +37,7 @@ class TensorRTRTX(Target):
     scheme = SIGNED
     preprocess_instances = 2  # one goes on while the other waits for the last of its pictures
     preprocess_core_share = 1.0
+    engine_instances = 2  # one batch is copied while the other is computed
     queue_delay_us = 500
 
     def __init__(self, options: Options, trt: ModuleType) -> None:

@@ -29,6 +29,7 @@ from .worker import SCHEMA, Asked, Worker, cause
 _DETECTIONS, _CHECKPOINT, _MANIFEST, _JOB = "detections", "checkpoint", "manifest", "job.json"
 _BLOCKS = 20_000  # more of them cost more than they save
 _SLOTS = 4
+_PENDING = ".pending.parquet"  # Ray's, of a block that is being written
 _LOOK_S = 0.5
 Progress = Callable[[int, int, Mapping[str, int]], None]
 
@@ -95,7 +96,8 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Summary:
     _write_manifest(output / _MANIFEST, pictures)
     before = _rows(output)
     began = time.monotonic()
-    _detect(options, output, len(pictures), before, progress)
+    if not _all_done(output, pictures):  # else there is no need of Ray, which takes its time to start
+        _detect(options, output, len(pictures), before, progress)
     seconds = time.monotonic() - began
     _remove_parts(output)
     return _summary(output, before, seconds)
@@ -250,11 +252,26 @@ def _remove_parts(output: Place) -> None:
 
 def dataset(output: Place) -> Any:
     """All rows, as a dataset of pyarrow; None if there are none."""
-    folder = output / _DETECTIONS
+    return _parquet(output, _DETECTIONS, SCHEMA)
+
+
+def _parquet(output: Place, name: str, schema: pa.Schema) -> Any:
+    folder = output / name
     output.filesystem.invalidate_cache()
     if not output.filesystem.exists(folder.path) or not output.filesystem.find(folder.path):
         return None
-    return pyarrow.dataset.dataset(folder.path, SCHEMA, format="parquet", filesystem=output.arrow)
+    return pyarrow.dataset.dataset(folder.path, schema, format="parquet", filesystem=output.arrow)
+
+
+def _all_done(output: Place, pictures: pa.Table) -> bool:
+    """Do the checkpoints have every picture, and is none of them of rows that may not have been written?"""
+    folder = output / _CHECKPOINT
+    if any(name.endswith(_PENDING) for name in folder.filesystem.find(folder.path)):
+        return False
+    done = _parquet(output, _CHECKPOINT, pa.schema([SCHEMA.field("id")]))
+    if done is None or done.count_rows() < len(pictures):
+        return False
+    return bool(pa.compute.all(pa.compute.is_in(pictures["id"], done.to_table()["id"])).as_py())
 
 
 def _rows(output: Place) -> int:

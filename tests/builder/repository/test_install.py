@@ -65,7 +65,9 @@ def test_rendered_config_matches_golden(name: str) -> None:
 
 
 def test_rendered_config_of_a_tensorrt_engine_matches_golden() -> None:
-    model = replace(MODEL, target=TensorRT(Options(), NoPlans()), engine_instances=2, queue_delay_us=500)
+    target = TensorRT(Options(), NoPlans())
+    tuned = {"engine_instances": target.engine_instances, "queue_delay_us": target.queue_delay_us}
+    model = replace(MODEL, target=target, **tuned)
     rendered = {name: text_format.Parse(configs.render(c), pb.ModelConfig()) for name, c in model.configs().items()}
     assert rendered["yolo_nas_s_int8_engine"] == golden("yolo_nas_s_int8_engine_tensorrt")
     assert rendered["yolo_nas_s_int8_preprocess"].instance_group[0].count == 2

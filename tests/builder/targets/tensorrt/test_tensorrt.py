@@ -37,7 +37,6 @@ def test_a_built_model_says_what_its_plan_needs(small_checkpoint: Path, tmp_path
         target="tensorrt",
         model_repository=tmp_path / "models",
         max_batch_size=4,
-        instances=2,
     )
     builder = for_gpus("SM89")
     first = built(options, builder)
