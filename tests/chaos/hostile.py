@@ -54,7 +54,7 @@ def huge_http(chance: random.Random, target: Target) -> str:
     tensor |= chance.choice(({"data": [1]}, {"parameters": {"binary_data_size": 0}}))
     header = json.dumps({"inputs": [tensor]}).encode()
     url = f"http://{target.server.http_url}/v2/models/{target.model}_frames/infer"
-    answer = httpx.post(url, content=header, headers={"inference-header-content-length": str(len(header))}, timeout=30)
+    answer = httpx.post(url, content=header, headers={"inference-header-content-length": str(len(header))}, timeout=300)
     return _refused(answer.status_code == 400, answer.status_code == 503, f"HTTP {answer.status_code}")
 
 
@@ -75,7 +75,7 @@ def noise(chance: random.Random, target: Target) -> str:
     """Bytes that are no message, for both protocols."""
     data = chance.randbytes(chance.randrange(0, 300))
     url = f"http://{target.server.http_url}/v2/models/{target.model}/infer"
-    answer = httpx.post(url, content=data, headers={"inference-header-content-length": "9"}, timeout=30)
+    answer = httpx.post(url, content=data, headers={"inference-header-content-length": "9"}, timeout=300)
     return _refused(answer.status_code in (400, 500), answer.status_code == 503, f"HTTP {answer.status_code}")
 
 

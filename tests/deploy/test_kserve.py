@@ -42,7 +42,7 @@ try:
     code = subprocess.run([client, "detect", picture, "--url", url, "--format", "json"]).returncode
 finally:
     server.send_signal(signal.SIGTERM)
-    server.wait(60)
+    server.wait(300)
 sys.exit(code)
 """
 

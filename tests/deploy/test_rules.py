@@ -52,7 +52,7 @@ def recorded(server: Server, in_flight: int) -> dict[str, list[int]]:
         asking = [pool.submit(ask) for _ in range(in_flight)]
         for _ in range(_SCRAPES):
             time.sleep(1)
-            for name, value in _SAMPLE.findall(httpx.get(server.metrics_url, timeout=10).text):
+            for name, value in _SAMPLE.findall(httpx.get(server.metrics_url, timeout=300).text):
                 series[name].append(int(value))
         running = False
         for one in asking:

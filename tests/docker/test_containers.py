@@ -296,10 +296,10 @@ def test_a_container_serves_the_repository(profile: str, compose: list[str], one
         assert run(*inside, "touch", "/x", env=env).returncode != 0
         (first,) = tritons()
         assert run(*inside, "python3", "-c", f"import os; os.kill({first}, 9)", env=env).returncode == 0
-        assert until(lambda: tritons() not in ([], [first]), 60)
-        assert until(lambda: health() == "healthy", 60) and answers()
+        assert until(lambda: tritons() not in ([], [first]), 300)
+        assert until(lambda: health() == "healthy", 300) and answers()
     finally:
-        down = run(*composed, "down", "--volumes", env=env, timeout=120)
+        down = run(*composed, "down", "--volumes", env=env, timeout=300)
     assert down.returncode == 0 and health() == "gone"
 
 

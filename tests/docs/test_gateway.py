@@ -50,7 +50,7 @@ def gateway(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     command = [envoy.find(), "-c", folder / "gateway.yaml", "--use-dynamic-base-id", "--concurrency", "1"]
     with (folder / "log").open("w") as log, subprocess.Popen(list(map(str, command)), stderr=log) as process:
         try:
-            assert until(lambda: _listens(port) or process.poll() is not None, 20)
+            assert until(lambda: _listens(port) or process.poll() is not None, 120)
             assert process.poll() is None, (folder / "log").read_text()
             yield port, folder
         finally:

@@ -158,7 +158,7 @@ def test_the_page_is_in_the_wheel(wheel: Path, environment: Callable[..., Path],
         assert process.stderr is not None
         url, _, _ = process.stderr.readline().partition(" ")
         for path in ("/", "/static/page.js", "/static/draw.js", "/static/server.js", "/static/page.css"):
-            assert httpx.get(f"{url}{path}", timeout=30).status_code == 200, path
+            assert httpx.get(f"{url}{path}", timeout=300).status_code == 200, path
         content = (SAMPLES / "bus.jpg").read_bytes()
         answer = httpx.post(f"{url}/api/detect", params={"model": MODEL}, content=content, timeout=300)
         process.terminate()

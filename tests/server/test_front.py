@@ -52,7 +52,7 @@ def post(server: Server, content: bytes, json_size: int | None = None, **headers
     if json_size is not None:
         headers["inference-header-content-length"] = str(json_size)
     url = f"http://{server.http_url}/v2/models/{NAME}_frames/infer"
-    return httpx.post(url, content=content, headers=headers, timeout=30)
+    return httpx.post(url, content=content, headers=headers, timeout=300)
 
 
 def question(shape: list[Any], **fields: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_shapes_that_claim_too_much_are_refused_over_http(shape: list[int], serv
 
 def ask(server: Server, content: bytes, query: str = "", **headers: str) -> httpx.Response:
     url = f"http://{server.http_url}/v2/models/{NAME}/infer{query}"
-    return httpx.post(url, content=content, headers=headers, timeout=30)
+    return httpx.post(url, content=content, headers=headers, timeout=300)
 
 
 def outputs(answer: httpx.Response) -> dict[str, list[float]]:

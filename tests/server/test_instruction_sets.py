@@ -44,7 +44,7 @@ def copy_of(repository: Path, target: Path) -> Path:
 
 def nas_client(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(BIN / "nas-client"), *arguments, "--url", server.grpc_url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def checked(server: Server) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def test_check_of_all_models(server: Server) -> None:
 def test_int8_is_no_slower_than_fp16(limited: str, repository: Path) -> None:
     """On any of them."""
     command = [sys.executable, str(ROOT / "benchmarks/instruction_sets.py"), "--latency", str(repository)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=dict(os.environ))
     assert json.loads(done.stdout)["int8 / fp16"] < 1
 
 

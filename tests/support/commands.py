@@ -24,7 +24,7 @@ class Run:
             input=stdin,
             env=self.environment,
             cwd=self.folder,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         out, errors = result.stdout.decode(), result.stderr.decode()

@@ -67,7 +67,7 @@ def triton_by_script(
             yield ports
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(300)
 
 
 @contextmanager

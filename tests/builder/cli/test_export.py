@@ -17,7 +17,7 @@ NAS_BUILD = Path(sys.executable).parent / "nas-build"
 
 def export(*arguments: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
     command = [str(NAS_BUILD), "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **kwargs)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **kwargs)  # type: ignore[call-overload,no-any-return]
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_what_was_measured_before_it_ended_is_shown(
                 short_lived.stop()
             else:
                 running.send_signal(signal.SIGINT)
-            out, errors = running.communicate(timeout=120)
+            out, errors = running.communicate(timeout=300)
     assert running.returncode == (1 if how == "server" else 130), errors
     assert ("perf_analyzer could not measure" if how == "server" else "interrupted") in errors
     points = json.loads(out)["points"]

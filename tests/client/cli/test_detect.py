@@ -192,7 +192,7 @@ def test_what_is_answered_before_ctrl_c_is_kept(run: Run, tmp_path: Path) -> Non
     ) as process:
         time.sleep(8)
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in errors
     assert 0 < len(out.splitlines()) < 3000
     assert all(json.loads(line)["source"] == str(PICTURES[1]) for line in out.splitlines())
@@ -206,7 +206,7 @@ def test_a_reader_who_has_seen_enough_ends_it_quietly(run: Run) -> None:
         assert json.loads(process.stdout.readline())["source"] == str(PICTURES[1])
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 141
+        assert process.wait(300) == 141
 
 
 @pytest.mark.parametrize("arguments", [["--format", "jsonl"], ["--format", "json"], []])

@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_nothing(analyzer: None, models: Path) -> None:
     ) as process:
         assert until(lambda: not none_is_left(models)() and bool(list(models.parent.glob(".nas-client-tune-*"))))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in errors, errors
     assert Settings.read(models, MODEL) == Settings(8, 0, 1) and until(none_is_left(models))
 

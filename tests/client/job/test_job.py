@@ -109,7 +109,7 @@ def test_ctrl_c_ends_it_and_what_was_written_is_kept(
     output = tmp_path / "out"
     started = command(pictures(400), output, "--url", server.grpc_url, "--batch", 16)
     with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert until(lambda: len(list((output / "checkpoint").glob("*.parquet"))) > 1, 120) and process.poll() is None
+        assert until(lambda: len(list((output / "checkpoint").glob("*.parquet"))) > 1, 500) and process.poll() is None
         process.send_signal(number)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors, errors
@@ -163,13 +163,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for arguments in (head, ["--address", address]):
             with (tmp_path / "ray.log").open("a") as log:
                 started.append(subprocess.Popen([*ray, *arguments], stdout=log, stderr=log, start_new_session=True))
-            assert until(lambda: _connects(address), 60), (tmp_path / "ray.log").read_text()
+            assert until(lambda: _connects(address), 300), (tmp_path / "ray.log").read_text()
         yield address
     finally:
         for process in reversed(started):
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.terminate()
-            process.wait(60)
+            process.wait(300)
             for child in children:
                 if child.is_running():
                     child.kill()
@@ -192,12 +192,12 @@ def test_killed_in_its_middle_it_goes_on_and_every_picture_appears_once(
     arguments = (folder, output, "--url", server.grpc_url, "--batch", max(16, COUNT // 40), "--address", cluster)
     started = command(*arguments)
     with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
-        assert until(lambda: len(list((output / "checkpoint").glob("*.parquet"))) > 2, 120) and first.poll() is None
+        assert until(lambda: len(list((output / "checkpoint").glob("*.parquet"))) > 2, 500) and first.poll() is None
         first.kill()
     done = len(rows(output))
     assert 0 < done < COUNT
     with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as second:
-        assert until(lambda: len(rows(output)) > done, 180) and second.poll() is None
+        assert until(lambda: len(rows(output)) > done, 500) and second.poll() is None
         _newest("ray::MapWorker(MapBatches(Worker))", psutil.process_iter()).kill()
         time.sleep(2)
         _newest("tritonserver", psutil.Process().children(recursive=True)).kill()

@@ -25,5 +25,5 @@ def page_url(server: Server) -> Iterator[str]:
             yield found[0]
         finally:
             process.send_signal(2)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=300)
             assert "Traceback" not in errors and process.returncode == 0, errors

@@ -23,7 +23,7 @@ BUS = (SAMPLES / "bus.jpg").read_bytes()
 
 
 def ask(url: str, query: str = f"?model={INT8}", content: bytes = BUS, **headers: str) -> httpx.Response:
-    return httpx.post(f"{url}/api/detect{query}", content=content, headers=headers, timeout=30)
+    return httpx.post(f"{url}/api/detect{query}", content=content, headers=headers, timeout=300)
 
 
 def test_it_finds_what_the_client_finds(page_url: str, server: Server) -> None:
@@ -111,10 +111,10 @@ def test_it_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
         assert "no Triton server answers on 127.0.0.1:9" in line and "waits for a server" in line
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url is not None
-        answer = httpx.get(f"{url[0]}/api/models", timeout=30)
+        answer = httpx.get(f"{url[0]}/api/models", timeout=300)
         assert answer.status_code == 503 and "no Triton server answers" in answer.json()["error"]
         process.terminate()
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(300) in (0, -signal.SIGTERM)
 
 
 def test_a_port_that_is_taken_is_named(page_url: str) -> None:
@@ -129,7 +129,7 @@ def test_it_ends_with_what_it_is_attached_to(server: Server) -> None:
         assert process.stderr is not None and process.stdin is not None
         assert "http://" in process.stderr.readline()
         threading.Timer(0.5, process.stdin.close).start()
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(300) in (0, -signal.SIGTERM)
 
 
 def test_without_its_packages_it_says_so(tmp_path: Path) -> None:

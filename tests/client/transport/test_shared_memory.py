@@ -124,7 +124,7 @@ def test_they_are_released_on_any_exit(how: str, number: int, server: Server) ->
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         if number:
             process.send_signal(number)
-        process.wait(20)
+        process.wait(300)
         deadline = time.monotonic() + 10
         mine = f"nas_client_{process.pid}_"
         while any(name.startswith(mine) for name in regions()) and time.monotonic() < deadline:

@@ -206,7 +206,7 @@ def test_clients_survive_a_restart(command: str, survivor: tuple[Server, list[st
             assert process.poll() is None
             time.sleep(0.05)
         kill_triton(server)
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert re.search(r"^\d+ requests were sent again", errors, re.MULTILINE), errors
     if command == "detect":
