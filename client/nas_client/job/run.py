@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ from .worker import SCHEMA, Asked, Worker, cause
 _DETECTIONS, _CHECKPOINT, _MANIFEST, _JOB = "detections", "checkpoint", "manifest", "job.json"
 _BLOCKS = 20_000  # more of them cost more than they save
 _SLOTS = 4
+_STARTS = 3  # of Ray on this machine
 _PENDING = ".pending.parquet"  # Ray's, of a block that is being written
 _LOOK_S = 0.5
 Progress = Callable[[int, int, Mapping[str, int]], None]
@@ -140,14 +142,29 @@ def _connect(address: str | None) -> None:
     warnings.simplefilter("ignore")
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        ray.init(
-            address=address or "local", ignore_reinit_error=True, log_to_driver=False, logging_level="CRITICAL", **here
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise JobError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
+    for attempts_left in reversed(range(_STARTS if here else 1)):
+        try:
+            ray.init(
+                address=address or "local", ignore_reinit_error=True, log_to_driver=False, logging_level="CRITICAL",
+                **here,
+            )  # fmt: skip
+            break
+        except Exception as error:  # of a plain one: a busy machine takes longer to start Ray than Ray waits
+            if here:
+                _kill_children()
+            if not attempts_left:
+                raise JobError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ended_by)  # Ray has put its own there
+
+
+def _kill_children() -> None:
+    """What Ray leaves of a start that failed; this process has no others."""
+    import psutil  # type: ignore[import-untyped]  # which Ray brings along
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
 
 
 def _write(options: Options, output: Place, total: int, counted: Any) -> None:

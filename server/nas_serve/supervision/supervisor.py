@@ -40,6 +40,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _CLIENTS = "nas_client_"  # names of regions of nas-client begin so, and are those of their files
 _LOOK_S = 0.5  # between looks at the processes
 _ASK_S = 5.0  # between questions to the models
+_ASK_SHARE, _ASK_SELDOM_S = 0.1, 20.0  # many or large models: a tenth of the time, but so often at least
 _ASK_BUSY_S = 60.0  # to those that answer clients meanwhile: a question delays them
 _STEADY_S = 10.0  # a server that ran so long is no hopeless case
 _PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each restart in a row; after them it gives up
@@ -150,6 +151,7 @@ class Supervisor:
         """Until something is wrong."""
         assert self._triton is not None
         asked = asked_busy = -math.inf
+        pause = _ASK_S
         while True:
             self._must_run()
             if self._watched is not None and self._watched.changed():
@@ -158,7 +160,7 @@ class Supervisor:
             if lost and not self._settings.may_reload:
                 raise Failed("a process of a Python model is gone")
             now = time.monotonic()
-            if lost or now - asked > _ASK_S:
+            if lost or now - asked > pause:
                 busy_too = lost or now - asked_busy > _ASK_BUSY_S
                 self._must_answer()
                 for seconds in self._questions.ask_all(busy_too=busy_too):
@@ -167,6 +169,7 @@ class Supervisor:
                 self._unregister_stale()
                 asked = time.monotonic()
                 asked_busy = asked if busy_too else asked_busy
+                pause = min(max(_ASK_S, (asked - now) / _ASK_SHARE), _ASK_SELDOM_S)
             self._tell_capacity()
             self._probes.show("ready")
             self._pause(_LOOK_S)

@@ -109,9 +109,11 @@ class Triton:
     def _children(self) -> set[int]:
         """Its processes that are alive."""
         found: set[int] = set()
-        for task in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found |= {int(pid) for pid in task.read_text().split()}
+        tasks = f"/proc/{self._process.pid}/task"
+        with contextlib.suppress(OSError):
+            for task in os.listdir(tasks):  # a hundred, twice a second: as cheaply as can be
+                with contextlib.suppress(OSError), open(f"{tasks}/{task}/children", "rb", buffering=0) as file:
+                    found.update(map(int, file.read().split()))
         return {pid for pid in found if _state(pid) not in ("Z", "X", "")}
 
 
