@@ -53,7 +53,8 @@ class Detector:
         model: its name; may be left out when the server has one.
         protocol: "grpc" or "http"; default is the scheme's, else gRPC.
         timeout_s: for each request, with its retries.
-        retries: of a request that the server could not take, or whose connection was cut; after pauses that grow.
+        retries: of a request that the server could not take, or whose connection was cut; after pauses that grow. A
+            server that says it starts is waited for as long as timeout_s allows; with 0 it is not.
         shared_memory: frames travel in system shared memory. None: where the server's address is this machine's and
             it takes them; otherwise they are sent. True: or it is an error.
         credentials: a gateway's token, and certificates; default is those of the environment: NAS_TOKEN,

@@ -39,7 +39,8 @@ class Transport(ABC):
     """Calls to one server. Safe to use from several threads.
 
     What the server could not take, or a cut connection, is sent again after a random pause that grows, as long as the
-    deadline allows: detecting twice does no harm. A server that never answered is not waited for.
+    deadline allows: detecting twice does no harm. One that says it starts is waited for until then, unless there are to
+    be no retries; one that never answered is not.
 
     Every call raises a `ClientError`: `ServerUnavailable` if nobody answers, `ModelUnavailable` if there is no such
     model, `AdminKeyMissing` if the API is closed.
@@ -167,7 +168,7 @@ class Transport(ABC):
         deadline = time.monotonic() + self._timeout_s
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._may_help()),
-            stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(self._timeout_s),
+            stop=self._enough(),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
             before_sleep=self._count,
             reraise=True,
@@ -192,6 +193,18 @@ class Transport(ABC):
             if isinstance(error, ServerBusy | ServerNotReady):
                 return lost <= _LOST_TWICE
             return isinstance(error, ServerUnavailable) and not isinstance(error, ServerTimeout) and self._met
+
+        return decide
+
+    def _enough(self) -> Callable[[tenacity.RetryCallState], bool]:
+        """Whether time is over, or it was tried as often as it may be; while a server starts, no try counts."""
+        tried, late = 0, tenacity.stop_before_delay(self._timeout_s)
+
+        def decide(state: tenacity.RetryCallState) -> bool:
+            nonlocal tried
+            starts = state.outcome is not None and isinstance(state.outcome.exception(), ServerNotReady)
+            tried += not (starts and self._retries)
+            return tried > self._retries or late(state)
 
         return decide
 

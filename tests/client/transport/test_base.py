@@ -72,7 +72,7 @@ def transport(request: pytest.FixtureRequest) -> Transport:
     return connect(Address(request.param, "localhost:1"), 5.0, 10)
 
 
-@pytest.mark.parametrize("script", [[BUSY] * 10, [STARTS] * 10, [LOST, LOST], [LOST, BUSY, LOST, STARTS]])
+@pytest.mark.parametrize("script", [[BUSY] * 10, [STARTS] * 30, [LOST, LOST], [LOST, BUSY, LOST, STARTS]])
 def test_what_may_help_is_sent_again(script: list[Exception], transport: Transport) -> None:
     Library.script = list(script)
     assert transport.server_version() == "2.51.0"
