@@ -184,7 +184,7 @@ def test_check_says_what_is_wrong(repository: Path, tmp_path: Path) -> None:
 def test_check_of_all_models(server: Server) -> None:
     for protocol, url, names in (("grpc", server.grpc_url, []), ("http", server.http_url, [NAME])):
         command = [str(BIN / "nas-client"), "check", *names, "--json", "--url", url, "--protocol", protocol]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
         checks = json.loads(done.stdout)
         assert done.returncode == 0 and len(checks) == (len(names) or 6), done.stderr
         for one in checks:
