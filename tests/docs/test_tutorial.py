@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from support.samples import DEMO, PICTURES, QUARTER_PROCESSING, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 BIN = Path(sys.executable).parent
 BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines()]

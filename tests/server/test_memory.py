@@ -11,7 +11,7 @@ import pytest
 from support.samples import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nothing_grows_over_1000_requests(repository: Path) -> None:
     """Pictures, frames and what is neither, of many sizes, 8 at a time, after a thousand to warm up."""
     script = ROOT / "benchmarks/memory.py"
