@@ -126,6 +126,8 @@ class Options:
         tensorrt_rtx: how to build an engine for RTX GPUs.
         max_batch_size: of all models.
         max_pixels: larger pictures are refused.
+        scaled_decoding: JPEGs of twice the canvas and more are decoded to a half, a quarter or an eighth: quicker, and
+            not the pixels that the network was trained on.
         class_names: file with one name per line; None takes the checkpoint's.
         processing: whose preprocessing is compiled into the model: that of the checkpoint's processing_params, or
             COCO's.
@@ -153,6 +155,7 @@ class Options:
     tensorrt_rtx: TensorRTRTXOptions = TensorRTRTXOptions()
     max_batch_size: int = contract.DEFAULT_MAX_BATCH_SIZE
     max_pixels: int = contract.DEFAULT_MAX_PIXELS
+    scaled_decoding: bool = False
     class_names: Path | None = field(default=None, metadata=_found_in("class_names_sha256"))
     processing: ProcessingSource = "checkpoint"
     force: bool = field(default=False, metadata=_decides_nothing("the same is built again"))

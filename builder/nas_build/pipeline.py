@@ -208,6 +208,7 @@ class _Build:
                 candidates=self.graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
                 max_batch_size=options.max_batch_size,
                 max_pixels=options.max_pixels,
+                scaled_decoding=options.scaled_decoding,
                 thresholds=self.processing.thresholds,
                 parameters={
                     contract.CLASS_NAMES: self.class_names,

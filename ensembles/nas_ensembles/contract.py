@@ -100,6 +100,7 @@ DEFAULT_MAX_PIXELS = 50_000_000
 CLASS_NAMES = "class_names"
 LETTERBOX = "letterbox"
 MAX_PIXELS = "max_pixels"
+SCALED_DECODING = "scaled_decoding"  # of JPEGs that are larger than the canvas
 CORE_SHARE = "core_share"  # of the cores that preprocessing finds: so many pictures at a time
 VARIANT = "variant"
 PRECISION = "precision"

@@ -42,6 +42,12 @@ class LetterboxSpec:
         if self.placement not in ("center", "top_left"):
             raise ValueError(f"placement (={self.placement!r}) must be 'center' or 'top_left'.")
 
+    def divisor(self, size_hw: tuple[int, int]) -> float:
+        """How many times smaller a picture may be, lying or upright, that the canvas wants no larger."""
+        of_sides = min if self.stretch else max
+        height, width = self.fit_hw
+        return min(of_sides(one / height, other / width) for one, other in (size_hw, size_hw[::-1]))
+
     def to_dict(self) -> dict[str, Any]:
         """The form that travels in the config `parameters`."""
         return asdict(self)
@@ -70,7 +76,7 @@ class Letterboxed(NamedTuple):
     pad_xy: tuple[int, int]
 
 
-def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
+def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec, size_hw: tuple[int, int] | None = None) -> Letterboxed:
     """Fit a picture into the canvas.
 
     The picture is resized (bilinear) to the largest size within `spec.fit_hw`, sides rounded half to even, or to that
@@ -80,6 +86,7 @@ def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
     Args:
         image: (H, W, 3) uint8.
         spec: the canvas.
+        size_hw: of the whole picture in pixels, if the image is a smaller one of it: it takes the same place.
 
     Returns:
         canvas (size, size, 3) uint8 in the picture's channel order; scale_xy in canvas px per picture px;
@@ -90,7 +97,7 @@ def letterbox(image: NDArray[np.uint8], spec: LetterboxSpec) -> Letterboxed:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image must be (H, W, 3) uint8 and not empty, got {image.shape} {image.dtype}")
-    height, width = image.shape[:2]
+    height, width = size_hw or image.shape[:2]
     scale_y, scale_x = spec.fit_hw[0] / height, spec.fit_hw[1] / width
     if not spec.stretch:
         scale_y = scale_x = min(scale_y, scale_x)

@@ -56,21 +56,28 @@ class Detected(NamedTuple):
     labels: NDArray[np.int32]
 
 
-def prepare(image: NDArray[np.uint8], spec: LetterboxSpec, out: NDArray[np.uint8] | None = None) -> Prepared:
+def prepare(
+    image: NDArray[np.uint8],
+    spec: LetterboxSpec,
+    out: NDArray[np.uint8] | None = None,
+    size_hw: tuple[int, int] | None = None,
+) -> Prepared:
     """Fit a picture into the engine's input.
 
     Args:
         image: (h, w, 3) uint8 RGB.
         spec: of the model.
         out: (3, H, W) uint8 to write the canvas into; a new one if None.
+        size_hw: of the whole picture in pixels, if the image is a smaller one of it: boxes come back in its pixels.
 
     Raises:
         ValueError: if the picture is something else, or empty.
     """
-    boxed = letterbox(image, spec)
+    boxed = letterbox(image, spec, size_hw)
     canvas = np.empty((3, *spec.size_hw), np.uint8) if out is None else out
     to_planes(boxed.canvas, canvas)
-    return Prepared(canvas, np.array([*boxed.scale_xy, *boxed.pad_xy, image.shape[1], image.shape[0]], np.float32))
+    height, width = size_hw or image.shape[:2]
+    return Prepared(canvas, np.array([*boxed.scale_xy, *boxed.pad_xy, width, height], np.float32))
 
 
 def finish(candidates: Candidates, geometry: NDArray[np.float32], thresholds: Thresholds) -> Detected:

@@ -46,6 +46,7 @@ def test_a_new_option_is_in_the_key() -> None:
         {"precision": "int8"},
         {"max_batch_size": 2},
         {"max_pixels": 10},
+        {"scaled_decoding": True},
         {"processing": "coco"},
         {"class_names": Path(__file__)},
         {"precision": "int8", "int8": Int8Options(budget=1.0)},

@@ -47,6 +47,39 @@ def test_exif_orientation_is_applied(orientation: int, top_left_is_white: bool) 
     assert (image[4, 4].min() > 200) == top_left_is_white
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("divisor", "by"), [(0.3, 1), (1.9, 1), (2.0, 2), (7.9, 4), (100.0, 8)])
+def test_a_large_jpeg_is_decoded_to_a_part_of_its_size(divisor: float, by: int, orientation: int) -> None:
+    rows, columns = np.mgrid[:203, :301]
+    picture = np.stack([rows, columns // 2, rows // 2], axis=2).astype(np.uint8)
+    data = with_exif_orientation(encoded(picture, ".jpg"), orientation)
+    asked: list[tuple[int, int]] = []
+    reduced = images.decode_reduced(data, lambda size_hw: asked.append(size_hw) or divisor)  # type: ignore[func-returns-value]
+    whole = images.decode(data)
+    assert asked == [(203, 301)] and reduced.size_hw == whole.shape[:2]
+    assert reduced.image.shape == (-(-whole.shape[0] // by), -(-whole.shape[1] // by), 3)
+    height, width = reduced.size_hw
+    enlarged = cv2.resize(reduced.image, (width, height), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(enlarged.astype(int) - whole)[8:-8, 8:-8].mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp"])
+def test_other_pictures_are_decoded_whole(suffix: str) -> None:
+    data = encoded(np.zeros((40, 60, 3), np.uint8), suffix)
+    image, size_hw = images.decode_reduced(data, lambda _: 8)
+    assert image.shape == (40, 60, 3) and size_hw == (40, 60)
+
+
+@pytest.mark.parametrize("cut", range(0, 700, 7))
+def test_a_jpeg_that_is_cut_off_is_never_of_another_size(cut: int) -> None:
+    data = encoded(np.zeros((40, 60, 3), np.uint8), ".jpg")[:cut]
+    try:
+        image, size_hw = images.decode_reduced(data, lambda _: 2)
+    except images.UnreadableImage:
+        return
+    assert (image.shape, size_hw) == ((20, 30, 3), (40, 60))
+
+
 def test_greyscale_becomes_three_channels() -> None:
     image = images.decode(encoded(np.full((10, 12), 77, np.uint8), ".png"))
     np.testing.assert_array_equal(image, np.full((10, 12, 3), 77))

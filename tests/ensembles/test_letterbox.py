@@ -104,6 +104,19 @@ def test_spec_names_what_is_wrong(arguments: dict) -> None:
         LetterboxSpec(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("spec", "size_hw", "divisor"),
+    [
+        (COCO, (1272, 1000), 2),
+        (COCO, (480, 640), 640 / 636),
+        (LetterboxSpec((320, 640), (318, 636)), (1272, 636), 2),  # it may be turned: upright it would be 4
+        (LetterboxSpec((640, 640), (640, 640), stretch=True), (1280, 2560), 2),
+    ],
+)
+def test_how_much_smaller_a_picture_may_be(spec: LetterboxSpec, size_hw: tuple[int, int], divisor: float) -> None:
+    assert spec.divisor(size_hw) == pytest.approx(divisor) == spec.divisor(size_hw[::-1])
+
+
 def test_spec_survives_json() -> None:
     import json
 

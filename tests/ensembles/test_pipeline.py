@@ -20,6 +20,14 @@ def test_prepare_letterboxes_into_planes() -> None:
     np.testing.assert_array_equal(again, canvas)
 
 
+def test_boxes_of_a_smaller_picture_are_of_the_whole_one() -> None:
+    """61 x 93 pixels decoded to a half."""
+    _, geometry = prepare(np.zeros((31, 47, 3), np.uint8), SPEC, size_hw=(61, 93))
+    boxes = np.float32([[2, 2, 94, 62]])
+    found = finish(Candidates(boxes, np.float32([0.9]), np.int32([1])), geometry, Thresholds())
+    np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 93, 61]], atol=1)
+
+
 def test_prepare_refuses_what_is_no_picture() -> None:
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
         prepare(np.zeros((4, 4), np.uint8), SPEC)

@@ -27,6 +27,7 @@ class ServedModel:
         candidates: K, the rows of the engine's outputs.
         max_batch_size: of all its models.
         max_pixels: larger pictures are refused.
+        scaled_decoding: JPEGs that are larger than the canvas are decoded to a part of their size.
         target: of the engine.
         engine_instances: run side by side, on each GPU.
         queue_delay_us: the engine waits so long for a batch to fill.
@@ -44,6 +45,7 @@ class ServedModel:
     target: Target
     engine_instances: int = 1
     queue_delay_us: int = 0
+    scaled_decoding: bool = False
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -80,7 +82,11 @@ class ServedModel:
         }
         pictures = {contract.LETTERBOX: self.letterbox.to_dict(), contract.MAX_PIXELS: self.max_pixels}
         parameters: dict[str, Mapping[str, Any]] = {
-            "preprocess": {**pictures, contract.CORE_SHARE: self.target.preprocess_core_share},
+            "preprocess": {
+                **pictures,
+                contract.SCALED_DECODING: self.scaled_decoding,
+                contract.CORE_SHARE: self.target.preprocess_core_share,
+            },
             "engine": {
                 **self.target.engine_parameters,
                 **({contract.KNOWN_ANSWER: known_answer} if known_answer else {}),

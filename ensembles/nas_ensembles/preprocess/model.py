@@ -36,6 +36,8 @@ class TritonPythonModel:
         memory.keep_freed_memory()
         self._images, self._pipeline = images, pipeline
         self._spec = LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
+        scaled = parameters.get(contract.SCALED_DECODING)
+        self._divisor = self._spec.divisor if scaled else lambda _: 1.0
         self._max_pixels = int(parameters[contract.MAX_PIXELS])
         self._cores = cores.share(float(parameters[contract.CORE_SHARE]))
         self._threads = ThreadPoolExecutor(self._cores)
@@ -64,12 +66,12 @@ class TritonPythonModel:
         given, problem = request.pictures[i], None
         try:
             if request.encoded:
-                image = self._images.decode(given)
+                image, size_hw = self._images.decode_reduced(given, self._divisor)
             elif given.shape[0] * given.shape[1] <= self._max_pixels:
-                image = given
+                image, size_hw = given, given.shape[:2]
             else:
                 raise ValueError(f"{given.shape[1]} x {given.shape[0]} are more than {self._max_pixels} pixels")
-            request.geometry[i] = self._pipeline.prepare(image, self._spec, out=request.canvases[i]).geometry
+            request.geometry[i] = self._pipeline.prepare(image, self._spec, request.canvases[i], size_hw).geometry
         except Exception as error:  # whatever it is, who asked gets an answer
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             problem = f"image[{i}] of {len(request.pictures)}: {kind}{error}"
