@@ -26,6 +26,8 @@ FOUND = Candidates(
     np.array([0, 2], np.int32),
 )
 THRESHOLDS = contract.Thresholds()
+_TWO = ("onnx", "sg-flat")  # NMS outside the file, and in it
+_OTHERS = [name for name in FORMATS if name not in _TWO]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def changed(**parts: object) -> Candidates:
     return FOUND._replace(**{name: np.array(value, getattr(FOUND, name).dtype) for name, value in parts.items()})
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*_TWO, *(pytest.param(one, marks=pytest.mark.nightly) for one in _OTHERS)])
 def test_a_weight_that_is_another_is_noticed(name: str, demo_network: YoloNAS, reference: EndToEnd) -> None:
     other = network.build("s", 80)
     other.load_state_dict(demo_network.state_dict())
@@ -50,7 +52,9 @@ def test_a_weight_that_is_another_is_noticed(name: str, demo_network: YoloNAS, r
         check.check(form.build(other.eval(), "s").SerializeToString(), form, reference, canvases, SILENT)
 
 
-@pytest.mark.parametrize("name", ["onnx", "sg-flat", "frigate"])
+@pytest.mark.parametrize(
+    "name", [_TWO[0], *(pytest.param(one, marks=pytest.mark.nightly) for one in (_TWO[1], "frigate"))]
+)
 def test_a_network_that_finds_nothing_is_compared_all_the_same(name: str) -> None:
     torch.manual_seed(1)
     quiet, other = network.build("s", 3).eval(), network.build("s", 3).eval()
