@@ -17,7 +17,7 @@ _SMALL = 'mount -t tmpfs -o size=256m tmpfs /dev/shm && exec "$@"'
 def test_nothing_is_lost_wrong_or_kept(repository: Path) -> None:
     """Asked is what was answered right and what was refused with a reason; memory is as before."""
     command = [sys.executable, str(Path(__file__).with_name("chaos.py")), "--model-repository", str(repository)]
-    command += ["--seconds", "40", "--requests", "200", "--pause", "5", "--accidents", "2", "--attacks", "2000"]
+    command += ["--seconds", "40", "--requests", "200", "--pause", "5", "--accidents", "2", "--attacks", "500"]
     # With a /dev/shm that can be filled, where this user may have one.
     small = ["unshare", "--mount", "sh", "-c", _SMALL, "sh"]
     if os.geteuid() == 0 and subprocess.run([*small, "true"], capture_output=True).returncode == 0:
