@@ -66,15 +66,27 @@ class Client:
 
     def load(self) -> tuple[int, int] | None:
         """Requests that wait in queues, those of clients that have given up too, and those engines have answered."""
+        metrics = self._metrics()
+        if metrics is None:
+            return None
+        waiting, answered = (sum(map(float, pattern.findall(metrics))) for pattern in (_WAITING, _ANSWERED))
+        return int(waiting), int(answered)
+
+    def waiting(self, model: str) -> int:
+        """Requests in the queue of a model; 0 if it cannot be known."""
+        named = re.compile(
+            rf'^nv_inference_pending_request_count\{{.*model="{re.escape(model)}".* (\S+)$', re.MULTILINE
+        )
+        return int(sum(map(float, named.findall(self._metrics() or ""))))
+
+    def _metrics(self) -> str | None:
         if self.metrics_port is None:
             return None
         try:
             with _open(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=_GLANCE_S) as response:
-                metrics = response.read().decode(errors="replace")
+                return str(response.read().decode(errors="replace"))
         except NO_ANSWER:
             return None
-        waiting, answered = (sum(map(float, pattern.findall(metrics))) for pattern in (_WAITING, _ANSWERED))
-        return int(waiting), int(answered)
 
     def answered(self, model: str) -> int:
         """Requests that a model has answered; 0 if it cannot be known."""

@@ -20,6 +20,8 @@ from .client import NO_ANSWER, Client
 from .errors import Failed
 from .status import say
 
+_TRIES, _TRIES_IN_LINE = 2, 4  # of a question that gets no answer, though the engine computes; if others wait as well
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -73,7 +75,7 @@ class Questions:
                     known = known_answer.KnownAnswer.from_dict(json.loads(text))
                     yield Engine(folder.name.removesuffix(suffix), version, known)
 
-    def _ask(self, engine: Engine, *, again: bool = True) -> float | None:
+    def _ask(self, engine: Engine, tried: int = 1) -> float | None:
         """Seconds of the ensemble; None if the model is busy."""
         name = engine.name
         parts = {stage: contract.stage_name(name, stage) for stage in ("engine", "postprocess")}
@@ -90,8 +92,9 @@ class Questions:
             self.settle()
             if self.client.answered(parts["postprocess"]) > before["postprocess"]:
                 return None
-            if again and self.client.answered(parts["engine"]) > before["engine"]:
-                return self._ask(engine, again=False)  # it computes; does anybody get answers?
+            if self.client.answered(parts["engine"]) > before["engine"]:  # it computes; does anybody get answers?
+                if tried < (_TRIES_IN_LINE if self.client.waiting(parts["engine"]) else _TRIES):
+                    return self._ask(engine, tried + 1)
             raise Failed(f"{name} gives no answer: {error}") from None
         self._judge(engine, engine.known.agreement(*outputs))
         return seconds
