@@ -285,12 +285,6 @@ local function look(handle)
   end
 end
 
--- What is answered already waits no more, however many of it there are between two looks at the capacity.
-function envoy_on_response(handle)
-  local headers = handle:headers()
-  if admitted > 0 and headers:get(":status") == "200" and not headers:get("grpc-status") then admitted = admitted - 1 end
-end
-
 function envoy_on_request(handle)
   local path = handle:headers():get(":path"):gsub("%?.*$", "")
   if not (path:match("/infer$") or path:match("/ModelInfer$")) then return end

@@ -18,7 +18,7 @@ class Capacity:
 
     per_s: float | None = None
     _active: int = 0
-    _answered: int = 0
+    _answered: tuple[int, ...] = ()
     _since: float = 0.0
     _always_busy: bool = False
 
@@ -27,11 +27,12 @@ class Capacity:
         if self.per_s is None:
             self.per_s = 1 / seconds
 
-    def see(self, active: int, answered: int, now: float) -> None:
-        """Requests under way and answered since the beginning, at a time in seconds."""
+    def see(self, active: int, answered: tuple[int, ...], now: float) -> None:
+        """Requests under way, and answered since the beginning as one or several count them, at a time in seconds."""
         busy = min(active, self._active) >= _ENOUGH
         self._active, self._always_busy = active, self._always_busy and busy
-        count, seconds = answered - self._answered, now - self._since
+        pairs = zip(answered, self._answered or [0] * len(answered), strict=True)
+        count, seconds = max(after - before for after, before in pairs), now - self._since
         if seconds < _MEASURE_S and count < _ENOUGH:
             return
         if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S and count >= 0:  # fewer: it was started again

@@ -5,8 +5,8 @@ from nas_serve.supervision.capacity import Capacity
 
 def test_nothing_is_known_before_a_request_was_answered() -> None:
     capacity = Capacity()
-    capacity.see(0, 0, 100.0)
-    capacity.see(20, 50, 102.0)
+    capacity.see(0, (0,), 100.0)
+    capacity.see(20, (50,), 102.0)
     assert capacity.per_s is None
 
 
@@ -20,38 +20,47 @@ def test_one_request_alone_is_the_least_and_counts_once() -> None:
 def test_a_busy_server_shows_its_speed() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
-    capacity.see(20, 0, 100.0)
+    capacity.see(20, (0,), 100.0)
     for i in range(1, 20):
-        capacity.see(20, 40 * i, 100.0 + 2 * i)
+        capacity.see(20, (40 * i,), 100.0 + 2 * i)
     assert capacity.per_s is not None and abs(capacity.per_s - 20) < 0.1
     for i in range(1, 20):
-        capacity.see(20, 760 + 8 * i, 138.0 + 2 * i)  # slower now
+        capacity.see(20, (760 + 8 * i,), 138.0 + 2 * i)  # slower now
     assert abs(capacity.per_s - 4) < 0.1
 
 
 def test_a_server_with_few_requests_shows_no_less_than_before() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
-    capacity.see(1, 0, 100.0)
-    capacity.see(1, 2, 102.0)
+    capacity.see(1, (0,), 100.0)
+    capacity.see(1, (2,), 102.0)
     assert capacity.per_s == 10
-    capacity.see(1, 62, 104.0)
+    capacity.see(1, (62,), 104.0)
     assert capacity.per_s == 30
 
 
 def test_a_long_silence_is_no_measurement() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
-    capacity.see(20, 0, 100.0)
-    capacity.see(20, 1, 200.0)
+    capacity.see(20, (0,), 100.0)
+    capacity.see(20, (1,), 200.0)
     assert capacity.per_s == 10
 
 
 def test_a_server_that_was_started_again_counts_from_the_beginning() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
-    capacity.see(20, 500, 100.0)
-    capacity.see(20, 3, 102.0)
+    capacity.see(20, (500,), 100.0)
+    capacity.see(20, (3,), 102.0)
     assert capacity.per_s == 10
-    capacity.see(20, 63, 104.0)
+    capacity.see(20, (63,), 104.0)
     assert capacity.per_s == 20
+
+
+def test_the_fastest_that_counts_decides() -> None:
+    """Engines count nothing while postprocessing alone is asked."""
+    capacity = Capacity()
+    capacity.see_one(0.1)
+    capacity.see(1, (0, 50), 100.0)
+    capacity.see(1, (600, 50), 102.0)
+    assert capacity.per_s == 300
