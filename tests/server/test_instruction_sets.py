@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,18 +27,12 @@ from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
 from support.cpu import INSTRUCTION_SETS
+from support.repository import PARTS, copy_of
 from support.samples import PICTURES, ROOT
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
-MODELS = [f"{NAME}{part}" for part in ("_preprocess", "_engine", "_postprocess", "_frames", "")]
-
-
-def copy_of(repository: Path, target: Path) -> Path:
-    """Of the demo model alone, without the manifest that would give away a change."""
-    for model in MODELS:
-        shutil.copytree(repository / model, target / model, ignore=shutil.ignore_patterns("manifest.json"))
-    return target
+MODELS = [f"{NAME}{part}" for part in PARTS]
 
 
 def nas_client(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
-from google.protobuf import text_format
 from nas_build.graph.export import EndToEnd, top_candidates
 from nas_build.yolo_nas import processing
 from nas_build.yolo_nas.network import YoloNAS
 from nas_client import Detected, Detections, Detector, Failed, ImageRefused
 from nas_ensembles import contract, images
 from nas_serve import Server
-from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from support.networks import canvas_of, in_pytorch
@@ -298,28 +295,6 @@ def test_mixed_sizes_form_batches_and_stay_apart(server: Server) -> None:
         np.testing.assert_array_equal(outcome.detections.scores, one.scores)
     assert 0 <= after[0] - before[0] - 64 <= 2  # the supervisor asks too, now and then
     assert after[1] - before[1] < 40
-
-
-def test_large_jpegs_may_be_decoded_to_a_part(server: Server, repository: Path, tmp_path: Path) -> None:
-    """bus.jpg at twice its size is 3.4 times as large as the canvas: a half of it is decoded."""
-    name = "yolo_nas_s_int8"
-    for path in repository.glob(f"{name}*"):
-        shutil.copytree(path, tmp_path / path.name, ignore=shutil.ignore_patterns("manifest.json"))
-    config = tmp_path / f"{name}_preprocess" / "config.pbtxt"
-    parsed = text_format.Parse(config.read_text(), model_config_pb2.ModelConfig())
-    assert parsed.parameters["scaled_decoding"].string_value == "false"
-    parsed.parameters["scaled_decoding"].string_value = "true"
-    config.write_text(text_format.MessageToString(parsed))
-    large = cv2.resize(cv2.imread(str(SAMPLES / "bus.jpg")), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    data = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    with Detector(server.grpc_url, model=name) as usual:
-        whole = usual.detect(data, score_threshold=0.5)
-    with Server(tmp_path) as scaling, Detector(scaling.grpc_url, model=name) as detector:
-        half = detector.detect(data, score_threshold=0.5)
-    assert list(half.names) == list(whole.names) and "bus" in half.names
-    assert not np.array_equal(half.scores, whole.scores)
-    np.testing.assert_allclose(half.scores, whole.scores, atol=0.1)
-    np.testing.assert_allclose(half.boxes_xyxy, whole.boxes_xyxy, atol=40)  # of 1620 x 2160
 
 
 def test_frames_have_a_contract_of_their_own(server: Server, client: triton.InferenceServerClient) -> None:

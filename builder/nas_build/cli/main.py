@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 else:
     _TargetName = Literal[targets.CHOICES]
 _DEFAULTS = Options()
-_INSTANCES = ", ".join(f"{target.engine_instances} for {name}" for name, target in targets.TARGETS.items())
-_QUEUE_DELAYS = ", ".join(f"{target.queue_delay_us} for {name}" for name, target in targets.TARGETS.items())
+
+
+def _by_target(attribute: str) -> str:
+    return ", ".join(f"{getattr(target, attribute)} for {name}" for name, target in targets.TARGETS.items())
+
+
 _int8_option = partial(typer.Option, rich_help_panel="INT8")
 _plan_option = partial(typer.Option, rich_help_panel="TensorRT")
 
@@ -127,14 +131,16 @@ def build(
     instances: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Engines that run side by side, on each GPU. Default: {_INSTANCES}.", show_default=False
+            min=1,
+            help=f"Engines that run side by side, on each GPU. Default: {_by_target('engine_instances')}.",
+            show_default=False,
         ),
     ] = None,
     queue_delay_us: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"How long the engine waits for a batch to fill. Default: {_QUEUE_DELAYS}.",
+            help=f"How long the engine waits for a batch to fill. Default: {_by_target('queue_delay_us')}.",
             show_default=False,
         ),
     ] = None,

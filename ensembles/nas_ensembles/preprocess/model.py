@@ -36,8 +36,7 @@ class TritonPythonModel:
         memory.keep_freed_memory()
         self._images, self._pipeline = images, pipeline
         self._spec = LetterboxSpec.from_dict(parameters[contract.LETTERBOX])
-        scaled = parameters.get(contract.SCALED_DECODING)
-        self._divisor = self._spec.divisor if scaled else lambda _: 1.0
+        self._scaled = bool(parameters.get(contract.SCALED_DECODING))
         self._max_pixels = int(parameters[contract.MAX_PIXELS])
         self._cores = cores.share(float(parameters[contract.CORE_SHARE]))
         self._threads = ThreadPoolExecutor(self._cores)
@@ -60,6 +59,11 @@ class TritonPythonModel:
         pictures = encoded.as_numpy().reshape(-1) if frames is None else frames.as_numpy()
         one = _Request(sender, pictures, frames is None, self._spec.size_hw)
         return [(one, i) for i in range(len(pictures))]
+
+    def _divisor(self, size_hw: tuple[int, int]) -> float:
+        """What is too large is decoded whole, which OpenCV refuses."""
+        fits = size_hw[0] * size_hw[1] <= self._max_pixels
+        return self._spec.divisor(size_hw) if self._scaled and fits else 1.0
 
     def _prepare(self, picture: tuple[_Request, int]) -> None:
         request, i = picture

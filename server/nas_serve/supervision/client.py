@@ -24,7 +24,7 @@ NO_ANSWER = (OSError, HTTPException)  # HTTPError, which is an answer, is one of
 _GLANCE_S = 0.5  # for what can be missed
 _QUICK_S = 2.0  # for what Triton knows by itself
 _ENGINE = f'model="[^"]*{contract.stage_name("", "engine")}"'  # each picture passes one engine
-_WAITING = re.compile(r"^nv_inference_pending_request_count\{.* (\S+)$", re.MULTILINE)
+_WAITING = re.compile(r'^nv_inference_pending_request_count\{.*model="([^"]*)".* (\S+)$', re.MULTILINE)
 _ANSWERED = re.compile(rf"^nv_inference_request_success\{{.*{_ENGINE}.* (\S+)$", re.MULTILINE)
 _LENGTH = "Inference-Header-Content-Length"
 _open = build_opener(ProxyHandler({})).open  # what is asked is on this machine, whatever the environment's proxies
@@ -69,15 +69,12 @@ class Client:
         metrics = self._metrics()
         if metrics is None:
             return None
-        waiting, answered = (sum(map(float, pattern.findall(metrics))) for pattern in (_WAITING, _ANSWERED))
-        return int(waiting), int(answered)
+        waiting = sum(float(count) for _, count in _WAITING.findall(metrics))
+        return int(waiting), int(sum(map(float, _ANSWERED.findall(metrics))))
 
     def waiting(self, model: str) -> int:
         """Requests in the queue of a model; 0 if it cannot be known."""
-        named = re.compile(
-            rf'^nv_inference_pending_request_count\{{.*model="{re.escape(model)}".* (\S+)$', re.MULTILINE
-        )
-        return int(sum(map(float, named.findall(self._metrics() or ""))))
+        return int(sum(float(count) for name, count in _WAITING.findall(self._metrics() or "") if name == model))
 
     def _metrics(self) -> str | None:
         if self.metrics_port is None:

@@ -63,7 +63,7 @@ class Supervisor:
         self._questions = Questions(Path(settings.model_repository), self._client, self._settle)
         self._watched = Watched(Path(settings.model_repository)) if settings.watch else None
         self._capacity = Capacity()
-        self._load = (0, 0)
+        self._computed = 0  # by engines, as far as was known
         self._log: IO[bytes] = sys.stderr.buffer
         self._envoy: Envoy | None = None
         self._triton: Triton | None = None
@@ -204,8 +204,8 @@ class Supervisor:
         except EnvoyError:
             active, answered = self._envoy.counts()  # it may have been busy for a moment
         # Envoy does not see those that gave up, for which Triton works on; engines not what is asked of postprocessing.
-        self._load = self._client.load() or self._load
-        self._capacity.see(max(active, self._load[0]), (answered, self._load[1]), now)
+        waiting, self._computed = self._client.load() or (0, self._computed)
+        self._capacity.see(max(active, waiting), (answered, self._computed), now)
         if self._capacity.per_s is not None:
             path = Path(self._settings.front.capacity_file)
             new = path.with_suffix(".new")
@@ -243,7 +243,7 @@ class Supervisor:
             self._triton.kill()
             self._triton = None
         Path(self._settings.front.capacity_file).unlink(missing_ok=True)
-        self._capacity, self._load = Capacity(), (0, 0)
+        self._capacity, self._computed = Capacity(), 0
 
     def _end(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
