@@ -32,7 +32,8 @@ _INVALID = ("StatusCode.INVALID_ARGUMENT", "400")
 # So begins what preprocessing says of a picture, and postprocessing of a picture's thresholds.
 _OF_A_PICTURE = re.compile(r"image\[\d+\] of \d+: ")
 _PREAMBLES = re.compile(r"^(in ensemble '[^']*', |\[request id: <id_unknown>\] )+")
-_BUSY = re.compile("maximum queue size|overload|reset reason: overflow")
+# The pool is of Python models, in the server's /dev/shm: it has filled up.
+_BUSY = re.compile("maximum queue size|overload|reset reason: overflow|increase the shared memory pool")
 _LOST = re.compile("reset reason: (connection termination|remote reset)")
 _NOT_READY = re.compile("[Ss]tub process|server is not ready|Server is stopping|upstream connect error")
 _LATE = re.compile("timed out|timeout", re.IGNORECASE)
@@ -67,6 +68,8 @@ def _of_triton(status: str, message: str, address: Address, timeout_s: float) ->
         return ImageRefused(cause)
     if "unknown model" in message or ("not found" in message and "model" in message.lower()):
         return ModelUnavailable(message)
+    if _BUSY.search(message):
+        return ServerBusy(f"{address} is overloaded: {cause}. Try later, or send fewer at once.")
     if "shared memory region" in message and "currently in use" in message:
         return SharedMemoryInUse(f"{address}: {cause}")
     if "shared memory region" in message:
@@ -76,8 +79,6 @@ def _of_triton(status: str, message: str, address: Address, timeout_s: float) ->
             f"{address} keeps this API to clients with its admin key: {admin_key.VARIABLE}, or that which "
             "nas-serve leaves for its own user on this machine. Detecting needs none; name the model with --model."
         )
-    if _BUSY.search(message):
-        return ServerBusy(f"{address} is overloaded: {cause}. Try later, or send fewer at once.")
     lost = _LOST.search(message)
     if lost or _NOT_READY.search(message):
         return (ServerLost if lost else ServerNotReady)(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 _ENOUGH = 8  # requests under way that keep a server busy, and answers that show its speed
 _MEASURE_S = 2.0
@@ -18,6 +19,7 @@ class Capacity:
 
     per_s: float | None = None
     _active: int = 0
+    _now: float = 0.0
     _answered: tuple[int, ...] = ()
     _since: float = 0.0
     _always_busy: bool = False
@@ -30,7 +32,7 @@ class Capacity:
     def see(self, active: int, answered: tuple[int, ...], now: float) -> None:
         """Requests under way, and answered since the beginning as one or several count them, at a time in seconds."""
         busy = min(active, self._active) >= _ENOUGH
-        self._active, self._always_busy = active, self._always_busy and busy
+        self._now, self._active, self._always_busy = now, active, self._always_busy and busy
         pairs = zip(answered, self._answered or [0] * len(answered), strict=True)
         count, seconds = max(after - before for after, before in pairs), now - self._since
         if seconds < _MEASURE_S and count < _ENOUGH:
@@ -42,3 +44,10 @@ class Capacity:
             else:
                 self.per_s = max(self.per_s, rate)  # with fewer requests it shows no more than it was asked for
         self._answered, self._since, self._always_busy = answered, now, busy
+
+    def write(self, path: Path) -> None:
+        """For Envoy, all at once: requests a second, those under way, when they were seen; if anything is known."""
+        if self.per_s is not None:
+            new = path.with_suffix(".new")
+            new.write_text(f"{self.per_s:.3f} {self._active} {self._now:.3f}\n", encoding="ascii")
+            new.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
@@ -37,13 +37,11 @@ class Client:
     Attributes:
         port: of its HTTP, on loopback.
         key: that it wants.
-        alive: called before each question, for an answer may take a while.
         metrics_port: of its metrics, on loopback; without it `load` knows nothing.
     """
 
     port: int
     key: str
-    alive: Callable[[], None]
     metrics_port: int | None = None
 
     def get(self, path: str, timeout_s: float = _QUICK_S) -> bytes | None:
@@ -143,7 +141,6 @@ class Client:
         self, path: str, data: bytes | None, timeout_s: float, headers: dict[str, str] | None = None
     ) -> tuple[bytes, str]:
         """The body, and the length of its JSON if binary data follows; with data it is a POST."""
-        self.alive()
         with_key = {TRITON_HEADER: self.key} | (headers or {})
         with _open(Request(f"http://{LOOPBACK}:{self.port}{path}", data, with_key), timeout=timeout_s) as response:
             return response.read(), response.headers.get(_LENGTH, "0")

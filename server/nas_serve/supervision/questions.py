@@ -6,7 +6,7 @@ import contextlib
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .client import NO_ANSWER, Client
 from .errors import Failed
 from .status import say
 
-_TRIES, _TRIES_IN_LINE = 2, 4  # of a question that gets no answer, though the engine computes; if others wait as well
+_TRIES = 2  # of a question that gets no answer: a batch of a large engine may take a while
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,10 @@ class Questions:
     Attributes:
         repository: where known answers lie.
         client: that asks.
-        settle: called when there is no answer, before the model is blamed: raises what is a better cause.
     """
 
     repository: Path
     client: Client
-    settle: Callable[[], None]
     _answered: dict[str, int] = field(default_factory=dict)
     _right: set[tuple[str, str]] = field(default_factory=set)
     _wrong: set[tuple[str, str]] = field(default_factory=set)
@@ -75,29 +73,42 @@ class Questions:
                     known = known_answer.KnownAnswer.from_dict(json.loads(text))
                     yield Engine(folder.name.removesuffix(suffix), version, known)
 
-    def _ask(self, engine: Engine, tried: int = 1) -> float | None:
+    def _ask(self, engine: Engine) -> float | None:
         """Seconds of the ensemble; None if the model is busy."""
-        name = engine.name
-        parts = {stage: contract.stage_name(name, stage) for stage in ("engine", "postprocess")}
-        before = {stage: self.client.answered(part) for stage, part in parts.items()}
-        try:
-            outputs = self._candidates(engine)
-            seconds = self._ask_ensemble(engine)
-        except HTTPError as error:
-            message = error.read().decode(errors="replace")
-            if "maximum queue size" in message or error.code in (404, 503):
-                return None
-            raise Failed(f"{name} answers: {message[:300]}") from None
-        except NO_ANSWER as error:
-            self.settle()
-            if self.client.answered(parts["postprocess"]) > before["postprocess"]:
-                return None
-            if self.client.answered(parts["engine"]) > before["engine"]:  # it computes; does anybody get answers?
-                if tried < (_TRIES_IN_LINE if self.client.waiting(parts["engine"]) else _TRIES):
-                    return self._ask(engine, tried + 1)
-            raise Failed(f"{name} gives no answer: {error}") from None
-        self._judge(engine, engine.known.agreement(*outputs))
-        return seconds
+        before = self._counts(engine)
+        failure: Exception | None = None
+        for _ in range(_TRIES):
+            try:
+                outputs = self._candidates(engine)
+                seconds = self._ask_ensemble(engine)
+            except HTTPError as error:
+                message = error.read().decode(errors="replace")
+                if "maximum queue size" in message or error.code in (404, 503):
+                    return None
+                raise Failed(f"{engine.name} answers: {message[:300]}") from None
+            except NO_ANSWER as error:
+                if self._is_busy(engine, before):
+                    return None
+                failure = error
+            else:
+                self._judge(engine, engine.known.agreement(*outputs))
+                return seconds
+        raise Failed(f"{engine.name} gives no answer: {failure}")
+
+    def _counts(self, engine: Engine) -> tuple[int, int]:
+        """Answers of the engine, and of its postprocessing."""
+        engines, last = (
+            self.client.answered(contract.stage_name(engine.name, part)) for part in ("engine", "postprocess")
+        )
+        return engines, last
+
+    def _is_busy(self, engine: Engine, before: tuple[int, int]) -> bool:
+        """Whether others get answers, or it computes for some that have given up: none waits behind the engine then."""
+        computed, answered = (now - then for now, then in zip(self._counts(engine), before, strict=True))
+        in_line, behind = (
+            self.client.waiting(contract.stage_name(engine.name, part)) for part in ("engine", "postprocess")
+        )
+        return answered > 0 or (computed > 0 and in_line > 0 and behind == 0)
 
     def _candidates(self, engine: Engine) -> list[NDArray[Any]]:
         canvas = engine.known.canvas

@@ -20,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -58,9 +58,9 @@ class Supervisor:
         self._restarts = 0
         self._probes = Probes(settings.state)
         ports = settings.front.triton_ports
-        alive = partial(self._probes.show, "live")
-        self._client = Client(ports["http"], settings.front.triton_key, alive, ports["metrics"])
-        self._questions = Questions(Path(settings.model_repository), self._client, self._settle)
+        self._client = Client(ports["http"], settings.front.triton_key, ports["metrics"])
+        self._questions = Questions(Path(settings.model_repository), self._client)
+        self._asker = ThreadPoolExecutor(1)  # models take their time to answer; meanwhile the rest goes on
         self._watched = Watched(Path(settings.model_repository)) if settings.watch else None
         self._capacity = Capacity()
         self._computed = 0  # by engines, as far as was known
@@ -152,28 +152,37 @@ class Supervisor:
         """Until something is wrong."""
         assert self._triton is not None
         asked = asked_busy = -math.inf
-        pause = _ASK_S
+        pause, lost, asking = _ASK_S, False, None
         while True:
             self._must_run()
             if self._watched is not None and self._watched.changed():
                 raise Changed
-            lost = self._triton.lost_some()
+            lost = self._triton.lost_some() or lost
             if lost and not self._settings.may_reload:
                 raise Failed("a process of a Python model is gone")
             now = time.monotonic()
-            if lost or now - asked > pause:
+            if asking is None and (lost or now - asked > pause):
                 busy_too = lost or now - asked_busy > _ASK_BUSY_S
-                self._must_answer()
-                for seconds in self._questions.ask_all(busy_too=busy_too):
+                asked, asked_busy, lost = now, now if busy_too else asked_busy, False
+                asking = self._asker.submit(self._ask, busy_too)
+            elif asking is not None and asking.done():
+                if asking.exception():
+                    self._pause(_LOOK_S)
+                    self._must_run()  # Triton may have ended, which says more
+                for seconds in asking.result():
                     self._capacity.see_one(seconds)
-                    self._probes.show("ready")  # with many models a round may take a while
-                self._unregister_stale()
-                asked = time.monotonic()
-                asked_busy = asked if busy_too else asked_busy
-                pause = min(max(_ASK_S, (asked - now) / _ASK_SHARE), _ASK_SELDOM_S)
+                pause = min(max(_ASK_S, (now - asked) / _ASK_SHARE), _ASK_SELDOM_S)
+                asking, asked = None, now
             self._tell_capacity()
             self._probes.show("ready")
             self._pause(_LOOK_S)
+
+    def _ask(self, busy_too: bool) -> list[float]:
+        """Ask Triton and its models; seconds that ensembles took."""
+        self._must_answer()
+        seconds = list(self._questions.ask_all(busy_too=busy_too))
+        self._unregister_stale()
+        return seconds
 
     def _must_run(self) -> None:
         assert self._triton is not None and self._envoy is not None
@@ -187,13 +196,8 @@ class Supervisor:
                 self._client.get("/v2/health/live", ANSWER_S / 2)
                 return
             except NO_ANSWER as error:
-                self._must_run()
                 if last:
                     raise Failed(f"Triton gives no answer: {error}") from None
-
-    def _settle(self) -> None:
-        self._pause(_LOOK_S)  # a server that was killed has ended by then
-        self._must_run()
 
     def _tell_capacity(self) -> None:
         """To Envoy."""
@@ -206,11 +210,7 @@ class Supervisor:
         # Envoy does not see those that gave up, for which Triton works on; engines not what is asked of postprocessing.
         waiting, self._computed = self._client.load() or (0, self._computed)
         self._capacity.see(max(active, waiting), (answered, self._computed), now)
-        if self._capacity.per_s is not None:
-            path = Path(self._settings.front.capacity_file)
-            new = path.with_suffix(".new")
-            new.write_text(f"{self._capacity.per_s:.3f} {active} {now:.3f}\n", encoding="ascii")
-            new.replace(path)
+        self._capacity.write(Path(self._settings.front.capacity_file))
 
     def _unregister_stale(self) -> None:
         """Shared memory of clients that were killed: the file is gone, Triton still holds its pages."""

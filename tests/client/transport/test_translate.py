@@ -43,6 +43,7 @@ IN_ENSEMBLE = "in ensemble 'yolo_nas_s_int8', "
         (NOT_THERE, "This protocol is restricted, expecting header 'admin-key'", AdminKeyMissing),
         (NOT_THERE, "Exceeds maximum queue size", ServerBusy),
         ("503", "upstream overload", ServerBusy),
+        ("500", "Failed to increase the shared memory pool size ... the shared memory region size", ServerBusy),
         (NOT_THERE, "upstream connect error or disconnect/reset before headers. reset reason: overflow", ServerBusy),
         (NOT_THERE, "upstream connect error, reset reason: connection termination", ServerLost),
         (NOT_THERE, "upstream connect error, reset reason: connection failure", ServerNotReady),

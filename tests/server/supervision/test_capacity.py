@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from nas_serve.supervision.capacity import Capacity
 
 
@@ -64,3 +66,15 @@ def test_the_fastest_that_counts_decides() -> None:
     capacity.see(1, (0, 50), 100.0)
     capacity.see(1, (600, 50), 102.0)
     assert capacity.per_s == 300
+
+
+def test_what_is_written_is_what_was_seen(tmp_path: Path) -> None:
+    file = tmp_path / "capacity"
+    capacity = Capacity()
+    capacity.see(7, (0,), 100.0)
+    capacity.write(file)
+    assert not file.exists()
+    capacity.see_one(0.1)
+    capacity.see(9, (1,), 100.5)
+    capacity.write(file)
+    assert file.read_text() == "10.000 9 100.500\n" and list(tmp_path.iterdir()) == [file]

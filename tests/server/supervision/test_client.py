@@ -66,7 +66,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(Handler, "seen", [])
     with serving(Handler) as url:
         port = int(url.rpartition(":")[2])
-        yield Client(port, "the key", lambda: None, port)
+        yield Client(port, "the key", port)
 
 
 def test_what_triton_knows_by_itself(client: Client) -> None:
@@ -91,7 +91,7 @@ def test_tensors_are_sent_and_read_as_bytes(client: Client) -> None:
 
 
 def test_nobody_there_is_no_answer(client: Client) -> None:
-    alone = Client(1, "", lambda: None, 1)
+    alone = Client(1, "", 1)
     assert alone.versions("m") == [] and alone.answered("m") == 0 and alone.regions() == [] and alone.load() is None
     alone.unregister("a")
     with pytest.raises(OSError):

@@ -32,14 +32,14 @@ class Triton:
     Attributes:
         counts: of answers, by model; each ends with the one that stays.
         asked: models.
-        in_line: requests that wait.
+        in_line: requests that wait, by model.
     """
 
     def __init__(self) -> None:
         self.engine: list[Any] | Exception = RIGHT
         self.counts: dict[str, list[int]] = {}
         self.asked: list[str] = []
-        self.in_line = 0
+        self.in_line: dict[str, int] = {}
 
     def versions(self, model: str) -> list[str]:
         return ["1"]
@@ -49,7 +49,7 @@ class Triton:
         return counts.pop(0) if len(counts) > 1 else counts[0]
 
     def waiting(self, model: str) -> int:
-        return self.in_line
+        return self.in_line.get(model, 0)
 
     def infer(self, model: str, given: Any, wanted: Any = ()) -> list[Any]:
         self.asked.append(model)
@@ -68,7 +68,7 @@ def asking(triton: Triton, tmp_path: Path) -> Questions:
     engine = tmp_path / "m_engine" / "1"
     engine.mkdir(parents=True)
     (engine / known_answer.FILE).write_text(json.dumps(KNOWN.to_dict()))
-    return Questions(tmp_path, triton, lambda: None)  # type: ignore[arg-type]
+    return Questions(tmp_path, triton)  # type: ignore[arg-type]
 
 
 def everyone(asking: Questions) -> list[float]:
@@ -127,14 +127,31 @@ def test_no_answer_is_a_failure_unless_others_are_answered(asking: Questions, tr
     assert everyone(asking) == []
 
 
-@pytest.mark.parametrize(("in_line", "asked"), [(0, 2), (5, 4)])
-def test_an_engine_that_computes_is_asked_again(in_line: int, asked: int, asking: Questions, triton: Triton) -> None:
-    """Oftener if others wait as well: it may only be their turn."""
-    triton.engine, triton.in_line = TimeoutError("timed out"), in_line
-    triton.counts["m_engine"] = list(range(9))
+def test_an_engine_is_asked_again(asking: Questions, triton: Triton) -> None:
+    """A large batch may take longer than a question waits."""
+    triton.engine = TimeoutError("timed out")
     with pytest.raises(Failed, match="m gives no answer"):
         everyone(asking)
-    assert len(triton.asked) == asked
+    assert triton.asked == ["m_engine/versions/1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("computed", "in_line", "behind", "busy"),
+    [(1, 5, 0, True), (0, 5, 0, False), (1, 0, 0, False), (1, 5, 1, False)],
+    ids=["for others", "hangs", "for nobody", "nothing passes postprocessing"],
+)
+def test_an_engine_that_computes_for_those_that_gave_up(
+    computed: int, in_line: int, behind: int, busy: bool, asking: Questions, triton: Triton
+) -> None:
+    """They get no answers, and yet nothing hangs."""
+    triton.engine = TimeoutError("timed out")
+    triton.counts["m_engine"] = [0, computed]
+    triton.in_line = {"m_engine": in_line, "m_postprocess": behind}
+    if busy:
+        assert everyone(asking) == []
+    else:
+        with pytest.raises(Failed, match="m gives no answer"):
+            everyone(asking)
 
 
 def test_its_picture_is_one_that_can_be_read() -> None:
