@@ -128,12 +128,13 @@ def cpu_seconds() -> dict[str, float]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
-            name = _what_it_does(process)
+            name = what_it_does(process)
             seconds[name] = seconds.get(name, 0) + times.user + times.system
     return seconds
 
 
-def _what_it_does(process: psutil.Process) -> str:
+def what_it_does(process: psutil.Process) -> str:
+    """The stage of a Python model; else its name, if it is of the server."""
     command = process.cmdline()
     if "triton_python_backend_stub" in " ".join(command):
         return next(stage for stage in contract.STAGES if any(f"_{stage}/" in word for word in command))

@@ -153,7 +153,6 @@ class _Job:
     """A request: its pictures may be computed in any order, the last one answers it."""
 
     def __init__(self, request: Any, inputs: list[str], outputs: list[str], info: str) -> None:
-        # Read in place from Triton's shared memory, which is there as long as the request is.
         self._request, self._outputs, self._info = request, outputs, info
         self._arrays = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in inputs}
         self.pictures = len(next(iter(self._arrays.values())))
