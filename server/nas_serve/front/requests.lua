@@ -216,8 +216,10 @@ local function grpc_deadline(header)
   return number and tonumber(number) * UNITS[unit]
 end
 
+local FRESH_S = 30 -- so long a sample is believed, with what was let in since; a busy machine may be late with the next
+
 local known = { read = 0, sampled = 0 }
-local admitted = 0
+local admitted = {} -- when, each of those that the sample did not see
 
 -- Seconds until an answer, if that is too late; the request counts as admitted otherwise.
 local function too_late(deadline, now)
@@ -227,17 +229,22 @@ local function too_late(deadline, now)
     local text = file and file:read("*l") or ""
     if file then file:close() end
     local capacity, active, sampled = text:match("^(%S+) (%S+) (%S+)$")
-    if sampled and tonumber(sampled) ~= known.sampled then
+    if not sampled then
+      known.capacity, admitted = nil, {}
+    elseif tonumber(sampled) ~= known.sampled then
       known.capacity, known.active, known.sampled = tonumber(capacity), tonumber(active), tonumber(sampled)
-      admitted = 0
+      local unseen = {}
+      for _, at in ipairs(admitted) do
+        if at > known.sampled then unseen[#unseen + 1] = at end
+      end
+      admitted = unseen
     end
   end
-  if known.capacity and now - known.sampled < 3 then
-    local waiting = math.max(known.active + admitted * THREADS - known.capacity * (now - known.sampled), 0)
-    local wait = (waiting + 1) / known.capacity
-    if waiting >= 4 and wait > IN_TIME * deadline then return wait end
-  end
-  admitted = admitted + 1
+  if not known.capacity or now - known.sampled > FRESH_S then return end
+  local waiting = math.max(known.active + #admitted * THREADS - known.capacity * (now - known.sampled), 0)
+  local wait = (waiting + 1) / known.capacity
+  if waiting >= 4 and wait > IN_TIME * deadline then return wait end
+  admitted[#admitted + 1] = now
 end
 
 -- What is asked of the body, then of time: raises {message}, or returns what to refuse with, or nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,41 @@ def test_it_answers_while_triton_is_away(front: Front, log: io.BufferedWriter) -
         running.must_run()
     with pytest.raises(EnvoyError, match="does not obey"):
         running.counts()
+
+
+def refused(http: httpx.Client, requests: int) -> int:
+    """How many of these would be answered too late; the others find nobody."""
+    inputs = [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]}]
+    asked = {"inputs": inputs, "parameters": {"timeout": 5_000_000}}
+    answers = [http.post("/v2/models/m/infer", json=asked) for _ in range(requests)]
+    assert all(answer.status_code == 503 for answer in answers)
+    return sum("the server is overloaded" in answer.text for answer in answers)
+
+
+def test_what_would_be_too_late_is_refused(front: Front, log: io.BufferedWriter) -> None:
+    """Two a second, 3 s of patience in 5: six at once, not more for a look at the server from before."""
+    running = Envoy(front, log)
+    capacity = Path(front.capacity_file)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{front.ports['http']}") as http:
+            running.open(True)
+            assert refused(http, 20) == 0  # nothing is known
+            began = time.time()
+            capacity.write_text(f"2.0 0 {began:.3f}")
+            time.sleep(0.2)
+            first = refused(http, 20)
+            assert 20 - first == pytest.approx(6 + 2 * (time.time() - began), abs=2)
+            capacity.write_text(f"2.0 0 {began + 0.001:.3f}")
+            time.sleep(0.2)
+            assert first + refused(http, 20) == pytest.approx(40 - 6 - 2 * (time.time() - began), abs=3)
+            capacity.write_text(f"2.0 40 {time.time() - 10:.3f}")  # old, and yet better than nothing
+            time.sleep(0.2)
+            assert refused(http, 5) == 5
+            capacity.unlink()  # Triton is started again
+            time.sleep(0.2)
+            assert refused(http, 5) == 0
+    finally:
+        running.stop()
 
 
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
