@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-_ENOUGH = 8  # requests under way that keep a server busy, and answers that show its speed
-_MEASURE_S = 2.0
+_BUSY = 8  # requests under way keep a server busy
+_ENOUGH = 16  # answers show its speed, though engines count them a batch at a time
+_SHORTEST_S, _LONGEST_S = 2.0, 8.0  # of a measurement
 
 
 @dataclass
@@ -31,13 +32,14 @@ class Capacity:
 
     def see(self, active: int, answered: tuple[int, ...], now: float) -> None:
         """Requests under way, and answered since the beginning as one or several count them, at a time in seconds."""
-        busy = min(active, self._active) >= _ENOUGH
+        busy = min(active, self._active) >= _BUSY
         self._now, self._active, self._always_busy = now, active, self._always_busy and busy
         pairs = zip(answered, self._answered or [0] * len(answered), strict=True)
         count, seconds = max(after - before for after, before in pairs), now - self._since
-        if seconds < _MEASURE_S and count < _ENOUGH:
+        enough = count >= _ENOUGH or not self._always_busy
+        if 0 <= count and seconds < (_SHORTEST_S if enough else _LONGEST_S):
             return
-        if self.per_s is not None and 0 < seconds < 2 * _MEASURE_S and count >= 0:  # fewer: it was started again
+        if self.per_s is not None and seconds < 2 * _LONGEST_S and count >= 0:  # fewer: it was started again
             rate = max(count / seconds, 0.1)
             if self._always_busy:
                 self.per_s = (self.per_s + rate) / 2

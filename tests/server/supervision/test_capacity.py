@@ -31,6 +31,17 @@ def test_a_busy_server_shows_its_speed() -> None:
     assert abs(capacity.per_s - 4) < 0.1
 
 
+def test_a_batch_that_is_counted_at_once_is_no_speed() -> None:
+    """Eight each 2.3 s; it is looked at twice a second."""
+    capacity = Capacity()
+    capacity.see_one(0.2)
+    seen = []
+    for look in range(120):
+        capacity.see(30, (8 * int(0.5 * look / 2.3),), 100.0 + 0.5 * look)
+        seen.append(capacity.per_s or 0)
+    assert all(abs(per_s - 8 / 2.3) < 0.8 for per_s in seen[40:]), seen
+
+
 def test_a_server_with_few_requests_shows_no_less_than_before() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
