@@ -235,7 +235,7 @@ local function too_late(deadline, now)
       known.capacity, known.active, known.sampled = tonumber(capacity), tonumber(active), tonumber(sampled)
       local unseen = {}
       for _, at in ipairs(admitted) do
-        if at > known.sampled then unseen[#unseen + 1] = at end
+        if at > known.sampled and at <= now then unseen[#unseen + 1] = at end
       end
       admitted = unseen
     end

@@ -37,9 +37,10 @@ class Capacity:
         pairs = zip(answered, self._answered or [0] * len(answered), strict=True)
         count, seconds = max(after - before for after, before in pairs), now - self._since
         enough = count >= _ENOUGH or not self._always_busy
-        if 0 <= count and seconds < (_SHORTEST_S if enough else _LONGEST_S):
+        if count >= 0 <= seconds < (_SHORTEST_S if enough else _LONGEST_S):
             return
-        if self.per_s is not None and seconds < 2 * _LONGEST_S and count >= 0:  # fewer: it was started again
+        # Fewer, if it was started again; no time at all, if the clock was set.
+        if self.per_s is not None and 0 < seconds < 2 * _LONGEST_S and count >= 0:
             rate = max(count / seconds, 0.1)
             if self._always_busy:
                 self.per_s = (self.per_s + rate) / 2

@@ -60,6 +60,16 @@ def test_a_long_silence_is_no_measurement() -> None:
     assert capacity.per_s == 10
 
 
+def test_a_clock_that_was_set_back_is_no_end_of_measuring() -> None:
+    capacity = Capacity()
+    capacity.see_one(0.1)
+    capacity.see(20, (0,), 4000.0)
+    capacity.see(20, (40,), 400.0)
+    assert capacity.per_s == 10
+    capacity.see(20, (100,), 402.0)
+    assert capacity.per_s == 20
+
+
 def test_a_server_that_was_started_again_counts_from_the_beginning() -> None:
     capacity = Capacity()
     capacity.see_one(0.1)
