@@ -1,15 +1,17 @@
 """An engine that answers at once, whatever it is given: with the candidates that the real graph has for bus.jpg.
 
-A target like any other: the rest of the served model is the builder's own, with the settings of TensorRT.
+A target like any other: the rest of the served model is the builder's own, with the settings of TensorRT. The engine's
+file is a Triton backend, `recorded.c` with the candidates compiled in; Triton looks for one beside the model, too.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import subprocess
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import openvino
 from common import BUS, canvas_of
 from nas_build import pipeline
@@ -19,42 +21,33 @@ from nas_build.progress import BuildProgress
 from nas_build.targets import EngineFile, EngineGraph, Target
 from nas_build.targets.tensorrt import TensorRT
 from nas_ensembles import contract
+from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2 as pb
 
-_MODEL = '''
-"""Candidates of one picture, for every picture."""
-import base64
-import io
-
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-RECORDED = {recorded!r}
+_SOURCE = Path(__file__).with_name("recorded.c")
+_C_TYPES = {"FP32": "float", "INT32": "int"}
 
 
-class TritonPythonModel:
-    def initialize(self, args):
-        with np.load(io.BytesIO(base64.b64decode(RECORDED))) as arrays:
-            self._recorded = dict(arrays)
-        self._answers = {{}}
-
-    def execute(self, requests):
-        sizes = [pb_utils.get_input_tensor_by_name(request, {images!r}).shape()[0] for request in requests]
-        return [pb_utils.InferenceResponse(self._answer(size)) for size in sizes]
-
-    def _answer(self, size):
-        if size not in self._answers:
-            self._answers[size] = [pb_utils.Tensor(n, a.repeat(size, 0)) for n, a in self._recorded.items()]
-        return self._answers[size]
-'''
+def _compiled(recorded: Mapping[str, NDArray[Any]]) -> bytes:
+    """The backend's library, with an array of each output, by its name."""
+    header = [f"enum {{ CANDIDATES = {contract.CANDIDATES} }};"]
+    for tensor in contract.CANDIDATE_TENSORS:
+        values = recorded[tensor.name].ravel().tolist()
+        written = [value.hex() if isinstance(value, float) else str(value) for value in values]
+        header.append(f"static const {_C_TYPES[tensor.datatype]} {tensor.name}[] = {{{', '.join(written)}}};")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "library.so")
+        Path(folder, "candidates.h").write_text("\n".join(header))
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", f"-I{folder}", "-o", library, _SOURCE], check=True)
+        return library.read_bytes()
 
 
 class Recorded(Target):
-    """Its engine file is a Python model that holds the answer."""
+    """Its engine file is the backend that holds the answer."""
 
     name = "recorded"
-    backend = "python"
-    engine_file = "model.py"
+    backend = "recorded"
+    engine_file = "libtriton_recorded.so"
     scheme = SIGNED
     preprocess_instances = TensorRT.preprocess_instances
     preprocess_core_share = TensorRT.preprocess_core_share
@@ -66,11 +59,7 @@ class Recorded(Target):
             core = openvino.Core()
             compiled = core.compile_model(core.read_model(graph.serialized()), "CPU")
             found = compiled(canvas_of(BUS.read_bytes()))
-            file = io.BytesIO()
-            names = [tensor.name for tensor in contract.CANDIDATE_TENSORS]
-            np.savez_compressed(file, **{name: found[name] for name in names})
-        recorded = base64.b64encode(file.getvalue()).decode()
-        return EngineFile(_MODEL.format(recorded=recorded, images=contract.IMAGES.name).encode())
+        return EngineFile(_compiled({tensor.name: found[tensor.name] for tensor in contract.CANDIDATE_TENSORS}))
 
     def tune(self, config: pb.ModelConfig) -> None:
         """As on the CPU: nothing waits for it."""
