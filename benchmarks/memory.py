@@ -40,9 +40,11 @@ def processes() -> dict[str, psutil.Process]:
         command = " ".join(process.cmdline())
         if "python_backend_stub" in command:
             found[next(stage for stage in contract.STAGES if f"_{stage}/" in command)] = process
-        elif "bin/tritonserver" in process.cmdline()[0]:
-            found["tritonserver"] = process
-    return dict(sorted(found.items(), key=lambda one: ("tritonserver", *contract.STAGES).index(one[0])))
+        elif process.name() in ("tritonserver", "envoy"):
+            found[process.name()] = process
+        elif command.endswith("nas_serve/supervision"):
+            found["supervisor"] = process
+    return {name: found[name] for name in ("envoy", "supervisor", "tritonserver", *contract.STAGES)}
 
 
 def measure(of: dict[str, psutil.Process]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Starts Triton for production on /models, behind Envoy; arguments are added to Triton's.
 #   MODEL_REPOSITORY    another folder
-#   NAS_ADMIN_KEY       opens shared memory, statistics, traces and log settings to requests with the header
+#   NAS_ADMIN_KEY       opens shared memory, traces and log settings to requests with the header
 #                       admin-key (gRPC: triton-grpc-protocol-admin-key); without it they are closed to all
 #   NAS_ADMIN_KEY_FILE  a file with the key, such as a Docker secret
 #   NAS_TLS_CERT, NAS_TLS_KEY   PEM files: gRPC, HTTP and metrics speak TLS

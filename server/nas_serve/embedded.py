@@ -245,8 +245,7 @@ class Server:
             triton_key=secrets.token_hex(32),
             admin_key=os.environ.get(admin_key.VARIABLE) or secrets.token_hex(32),
             folder=str(folder),
-            # perf_analyzer reads statistics for every measurement, and gives no key with that.
-            opened=("statistics", *(("shared-memory",) if self._open_shared_memory else ())),
+            open_shared_memory=self._open_shared_memory,
             cors_origins=self._cors_origins,
         )
 

@@ -60,8 +60,6 @@ def one_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_production_flags_close_what_clients_do_not_need(one_model: Path, tmp_path: Path) -> None:
     closed = [
-        f"v2/models/{NAME}/stats",
-        "v2/models/stats",
         "v2/systemsharedmemory/status",
         "v2/trace/setting",
         "v2/logging",

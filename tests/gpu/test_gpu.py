@@ -196,6 +196,7 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     except PlanError as error:
         pytest.skip(f"no tritonserver with the TensorRT backend: none on PATH, and {error}")
     compose = ["docker", "compose", "--profile", "gpu", "--project-directory", str(ROOT)]
+    compose += ["--project-name", "nas-triton-tests"]  # a server that runs stays; the ports must be free, though
     env = os.environ | {"MODEL_REPOSITORY": str(models)}
     try:
         up = subprocess.run([*compose, "up", "--build", "--wait"], env=env, capture_output=True, text=True, check=False)

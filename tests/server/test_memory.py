@@ -18,4 +18,6 @@ def test_nothing_grows_over_1000_requests(repository: Path) -> None:
     command = [sys.executable, str(script), "--requests", "1000", "--model-repository", str(repository)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(stage in done.stdout for stage in ("tritonserver", "preprocess", "engine", "postprocess"))
+    assert all(
+        stage in done.stdout for stage in ("envoy", "supervisor", "tritonserver", "preprocess", "engine", "postprocess")
+    )

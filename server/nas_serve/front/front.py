@@ -37,7 +37,7 @@ class Front:
         triton_key: opens them.
         admin_key: opens shared memory, trace and log settings.
         folder: for the socket that commands Envoy, and for what Lua reads; closed to others.
-        opened: of shared-memory and statistics, to clients without the admin key too.
+        open_shared_memory: to clients without the admin key too.
         tls: for all three ports.
         threads: of Envoy.
         cors_origins: whose pages may call the HTTP API from a browser, such as https://shop.example.com; * for all.
@@ -49,7 +49,7 @@ class Front:
     triton_key: str
     admin_key: str
     folder: str
-    opened: tuple[str, ...] = ()
+    open_shared_memory: bool = False
     tls: Tls | None = None
     threads: int = 1
     cors_origins: Sequence[str] = ()

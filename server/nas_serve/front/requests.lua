@@ -287,7 +287,7 @@ local function look(handle)
   local wanted = deadline or PATIENCE_S
   local wait = too_late(wanted, handle:timestamp() / 1000)
   if wait then
-    local late = "the server is overloaded: an answer would take %.1f s, and is wanted in %.1f s"
+    local late = "the server is overloaded: an answer is estimated to take %.1f s, too near to the deadline of %.1f s"
     return { 503, 14, late:format(wait, wanted) }
   end
 end

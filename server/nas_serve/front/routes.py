@@ -15,9 +15,10 @@ _MODEL = r"/v2/models/[^/]+(/versions/[^/]+)?"
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFER = {"http": rf"{_MODEL}/infer", "grpc": rf"{_SERVICE}ModelInfer"}
 _INDEX = "/v2/repository/index"
+# Statistics say no more than the metrics do, and perf_analyzer, which gives no key, reads them for every measurement.
 _OPEN = {
-    "http": rf"/v2/?|/v2/health/ready|{_MODEL}(/ready|/config)?",
-    "grpc": rf"{_SERVICE}(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Config)|RepositoryIndex)"
+    "http": rf"/v2/?|/v2/health/ready|{_MODEL}(/ready|/config|/stats)?|/v2/models/stats",
+    "grpc": rf"{_SERVICE}(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Config|Statistics)|RepositoryIndex)"
     r"|/grpc\.health\.v1\.Health/Check",
 }
 _ADMIN = {
@@ -25,7 +26,6 @@ _ADMIN = {
         "http": r"/v2/(systemsharedmemory|cudasharedmemory)/.*",
         "grpc": rf"{_SERVICE}(System|Cuda)SharedMemory(Status|Register|Unregister)",
     },
-    "statistics": {"http": rf"{_MODEL}/stats|/v2/models/stats", "grpc": rf"{_SERVICE}ModelStatistics"},
     "settings": {
         "http": rf"/v2/logging|/v2/trace/setting|{_MODEL}/trace/setting",
         "grpc": rf"{_SERVICE}(TraceSetting|LogSettings)",
@@ -59,7 +59,7 @@ def routes(front: Front, service: str) -> list[dict[str, Any]]:
     with_key = _with(header, front.admin_key)
     for name, paths in _ADMIN.items():
         match = _matches(paths[service])
-        if name in front.opened:
+        if name == "shared-memory" and front.open_shared_memory:
             found.append(_to_triton(front, service, match))
         else:
             found.append(_to_triton(front, service, match | with_key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -66,4 +68,7 @@ class TensorRT(Target):
         config.optimization.cuda.graphs = True  # Triton records them for batches of 1 and of the largest size
 
     def serve_hint(self, model_repository: Path) -> str:
-        return f"MODEL_REPOSITORY={model_repository} docker compose up"
+        given = os.environ.get("MODEL_REPOSITORY")  # compose.yaml takes it, and its build image sets it
+        if given and Path(given).resolve() == model_repository.resolve():
+            return "docker compose up"
+        return f"MODEL_REPOSITORY={shlex.quote(str(model_repository.resolve()))} docker compose up"
