@@ -9,6 +9,7 @@
 #   NAS_VERIFY_KEY      public key (PEM): nothing is served that is not signed, see nas-build --sign
 #   NAS_CORS_ORIGINS    whose pages may ask from a browser, such as https://example.com, with spaces between
 #   NAS_WATCH           1: wait for a first model, and start again when models were built or taken away
+#   NAS_START_S         seconds for the models to load; default 600
 #   NAS_STATE           folder for what `serve probe` reads; default /tmp/nas-triton-state
 #
 # serve probe ready, serve probe live: exit code 0 if the server answers its models' known answers, or if its supervisor
@@ -25,18 +26,10 @@ if [ -n "${NAS_ADMIN_KEY_FILE:-}" ]; then
     NAS_ADMIN_KEY=$(cat "$NAS_ADMIN_KEY_FILE")
     export NAS_ADMIN_KEY
 fi
-if [ -n "${NAS_TLS_CERT:-}" ]; then
-    : "${NAS_TLS_KEY:?NAS_TLS_CERT needs NAS_TLS_KEY beside it}"
-fi
 
 # Models cannot be loaded or unloaded from outside, and the server is ready when all of them are. The supervisor starts it
 # again when a model does not answer.
 exec python3 "${NAS_SUPERVISOR:-/usr/local/lib/nas-triton}" tritonserver \
     "--model-repository=${MODEL_REPOSITORY:-/models}" \
     --model-control-mode=none \
-    --strict-readiness=true \
-    --exit-on-error=true \
-    --disable-auto-complete-config \
-    --metrics-config=summary_latencies=true \
-    --metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001 \
     "$@"

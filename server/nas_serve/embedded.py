@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from .front import envoy
 from .front.envoy import EnvoyError
 from .front.front import LOOPBACK, Front
 from .log import cause
+from .supervision import view
 from .supervision.ports import free_ports
 from .supervision.settings import KEY, VARIABLE, Settings
 from .supervision.triton import remove_shared_memory
@@ -76,7 +79,7 @@ class Server:
         self.model_repository = Path(model_repository).absolute()
         self.models = tuple(models)
         self.timeout_s = timeout_s
-        self._host = host
+        self._host = resolved(host)
         self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self._log_path = None if log is None else Path(log)
@@ -94,17 +97,24 @@ class Server:
     @property
     def http_url(self) -> str:
         """host:port of the HTTP API."""
-        return f"{HOST}:{self.ports['http']}"
+        return f"{self._reached_at}:{self.ports['http']}"
 
     @property
     def grpc_url(self) -> str:
         """host:port of the gRPC API."""
-        return f"{HOST}:{self.ports['grpc']}"
+        return f"{self._reached_at}:{self.ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
-        return f"http://{HOST}:{self.ports['metrics']}/metrics"
+        return f"http://{self._reached_at}:{self.ports['metrics']}/metrics"
+
+    @property
+    def _reached_at(self) -> str:
+        """By clients of this machine."""
+        everywhere = {"0.0.0.0": HOST, "::": "::1"}
+        host = everywhere.get(self._host, self._host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def log_path(self) -> Path:
@@ -125,7 +135,7 @@ class Server:
             raise ServerError(
                 f"{self.model_repository}: no such model repository. Build one with: nas-build --weights demo"
             )
-        if not self._poll_s and not repository.names(self.model_repository):
+        if not self._poll_s and not view.names(self.model_repository):
             raise ServerError(f"{self.model_repository}: no models in it. Build one with: nas-build --weights demo")
         if self._verify and self._poll_s:
             raise ServerError("what is loaded later cannot be verified: leave out --verify, or --poll")
@@ -160,7 +170,12 @@ class Server:
         assert self._process is not None, "the server was not started"
         self._process.wait()
         self._listener.join()
-        raise ServerError(f"the server stopped: {self._last_words or cause(self.log_path)}\nIts log: {self.log_path}")
+        told = self._last_words or cause(self.log_path)
+        if self._scratch in self.log_path.parents:  # which goes with this server
+            descriptor, kept = tempfile.mkstemp(prefix="nas-serve-", suffix=".log")
+            os.close(descriptor)
+            self._log_path = Path(shutil.copyfile(self.log_path, kept))
+        raise ServerError(f"the server stopped: {told}\nIts log: {self.log_path}")
 
     def __enter__(self) -> Server:
         return self.start()
@@ -177,12 +192,13 @@ class Server:
         except EnvoyError as error:
             raise ServerError(str(error)) from None
         self.ports = claim_ports(self._host, self._requested)
-        scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
+        self._scratch = scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nas-serve-")))
         if self._log_path is None:
             self._log_path = scratch / "tritonserver.log"
         self.log_path.write_bytes(b"")
         _remove_stale_shared_memory()
-        served = self._view(models, scratch / "models")
+        # If all are polled Triton is given the repository itself, for models come and go; else a view.
+        served = scratch / "models" if models or not self._poll_s else self.model_repository
         backends = wheel.assemble_backends(triton, scratch / "backends")
         try:
             front = self._front(scratch)
@@ -207,7 +223,7 @@ class Server:
             may_reload=bool(self._poll_s),
             start_s=self.timeout_s,
             grace_s=_GRACE_S,
-            built=str(self.model_repository),
+            built=str(self.model_repository) if served != self.model_repository else None,
             models=models,
             public_key=str(self._verify) if self._verify else None,
         )
@@ -228,15 +244,6 @@ class Server:
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._listener.start()
 
-    def _view(self, models: Sequence[str], folder: Path) -> Path:
-        """What Triton is given: the chosen models; if all are polled the repository itself, for models come and go."""
-        if self._poll_s and not self.models:
-            return self.model_repository
-        repository.link(
-            self.model_repository, models or repository.names(self.model_repository), folder, polled=bool(self._poll_s)
-        )
-        return folder
-
     def _front(self, folder: Path) -> Front:
         return Front(
             host=self._host,
@@ -255,12 +262,6 @@ class Server:
         return [
             *(polling if self._poll_s else ["--model-control-mode=none"]),
             "--allow-gpu-metrics=false",
-            "--exit-on-error=true",
-            "--strict-readiness=true",
-            "--disable-auto-complete-config",
-            # Percentiles, for dashboards; docker/serve.sh has the same.
-            "--metrics-config=summary_latencies=true",
-            "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
             f"--log-verbose={self._verbose}",
         ]
 
@@ -304,18 +305,34 @@ class Server:
         return f"{what} on {self.model_repository}: {why}"
 
 
+def resolved(host: str) -> str:
+    """Its address, IPv4 where it has one.
+
+    Raises:
+        ServerError: if it has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ServerError(f"{host}: no address to listen on ({error}); expected one of this machine.") from None
+    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
+
+
 def claim_ports(host: str, requested: dict[str, int]) -> dict[str, int]:
     """The requested ports, free ones for 0; all are bound at once so that they differ, then let go."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as sockets:
         ports = {}
         for service, port in requested.items():
-            claim = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            claim = sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
             claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 claim.bind((host, port))
             except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise ServerError(f"{service} port {port} on {host} cannot be had: {error.strerror}.") from None
                 raise ServerError(
-                    f"{service} port {port} on {host} is taken ({error.strerror}). "
+                    f"{service} port {port} on {host} is taken. "
                     f"Stop what uses it, or choose another with --{service}-port (0 takes a free one)."
                 ) from None
             ports[service] = claim.getsockname()[1]
@@ -327,7 +344,8 @@ def _remove_stale_shared_memory() -> None:
     for region in Path("/dev/shm").glob(f"{_SHM_PREFIX}*"):
         pid = region.name.removeprefix(_SHM_PREFIX).partition("_")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
+            with contextlib.suppress(PermissionError):  # another user's
+                remove_shared_memory(f"{_SHM_PREFIX}{pid}_")
 
 
 def _join(*paths: Any) -> str:

@@ -1,21 +1,15 @@
-"""The models of a repository that are served: their names, and a view of nothing but them."""
+"""The models of a repository that are served, with what they are made of."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from nas_ensembles import contract
 
 from .errors import ServerError
-
-
-def names(repository: Path) -> list[str]:
-    """Of all models in it, sorted."""
-    return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+from .supervision.view import names
 
 
 def with_parts(repository: Path, chosen: Sequence[str]) -> list[str]:
@@ -35,26 +29,6 @@ def with_parts(repository: Path, chosen: Sequence[str]) -> list[str]:
             parts.insert(0, contract.frames_name(name))
         wanted += [part for part in parts if part not in wanted]
     return wanted
-
-
-def link(repository: Path, models: Sequence[str], folder: Path, *, polled: bool) -> None:
-    """A model repository of nothing but these models: links to the files.
-
-    Python writes its bytecode there and not beside the models, and takes none from there.
-
-    Args:
-        repository: where they lie.
-        models: their names, with those of their parts.
-        folder: to make.
-        polled: their versions come and go, so whole folders are linked.
-    """
-    folder.mkdir()
-    for name in models:
-        source, without = repository / name, shutil.ignore_patterns("__pycache__")
-        if polled:
-            (folder / name).symlink_to(source)
-        else:
-            shutil.copytree(source.resolve(), folder / name, ignore=without, copy_function=os.symlink)
 
 
 def _steps(config: Path) -> list[str]:

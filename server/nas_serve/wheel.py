@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from nas_ensembles import known_answer
+from nas_ensembles import cores, known_answer
 
 from .errors import ServerError
 
@@ -51,5 +51,6 @@ def assemble_backends(wheel: Path, target: Path) -> Path:
     shutil.copytree(wheel / "tritonserver" / "backends", target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(stub, target / "python" / stub.name)
     shutil.copytree(Path(__file__).parent / "backends", target, dirs_exist_ok=True)
-    shutil.copy2(known_answer.__file__, target / "openvino")
+    for module in (cores, known_answer):
+        shutil.copy2(str(module.__file__), target / "openvino")
     return target

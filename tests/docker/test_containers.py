@@ -132,7 +132,7 @@ def test_the_image_has_what_the_start_script_wants(tmp_path: Path) -> None:
                 into = into / Path(source).name if target.endswith("/") else into
                 into.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, into)
-    assert {"model.py", "known_answer.py"} <= {
+    assert {"model.py", "cores.py", "known_answer.py"} <= {
         p.name for p in (tmp_path / "opt/tritonserver/backends/openvino").iterdir()
     }
     model = tmp_path / "models" / "m"
@@ -315,3 +315,20 @@ def test_it_waits_for_a_first_model_and_serves_what_is_built_later(tmp_path: Pat
         add_model(models, "second")
         assert until(lambda: http.get("v2/models/second/ready").is_success)
         assert "reloading" in log.read_text() and http.get("v2/models/first/ready").is_success
+
+
+def test_a_model_that_is_still_copied_or_damaged_does_not_end_what_is_served(one_model: Path, tmp_path: Path) -> None:
+    models, log = add_model(tmp_path / "models", "first"), tmp_path / "log"
+    with (
+        served(models, tmp_path, NAS_WATCH="1") as ports,
+        httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}") as http,
+    ):
+        shutil.copytree(one_model, models, dirs_exist_ok=True)
+        (file,) = models.glob(f"{NAME}_engine/*/model.onnx")
+        whole = file.read_bytes()
+        file.write_bytes(whole[:1000])
+        assert until(lambda: "note not served yet: " in log.read_text())
+        assert http.get("v2/models/first/ready").is_success and "reloading" not in log.read_text()
+        file.write_bytes(whole)
+        assert until(lambda: http.get(f"v2/models/{NAME}/ready").is_success)
+        assert log.read_text().count("not served yet") == 1 and http.get("v2/models/first/ready").is_success

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -66,6 +67,7 @@ def test_serves_any_repository_on_loopback_and_leaves_nothing(models: Path) -> N
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
         before = shared_memory(os.getpid())
         assert any(str(server.ports["http"]) in region.name for region in before)
+        assert not any(region.stat().st_mode & 0o077 for region in before)  # clients' pictures are in them
         log, port = server.log_path, server.ports["grpc"]
         assert admin_key.find(port)
     assert admin_key.find(port) is None
@@ -139,12 +141,46 @@ def test_shared_memory_of_a_dead_owner_is_swept(models: Path) -> None:
         alive.unlink()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_what_a_dead_server_of_another_user_left_stops_nobody() -> None:
+    stale = Path("/dev/shm/nas_serve_999999999_1_y")
+    stale.touch()
+    code = "import os; from nas_serve.embedded import _remove_stale_shared_memory as sweep; os.setuid(12345); sweep()"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and stale.exists(), done.stderr
+    finally:
+        stale.unlink()
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "0.0.0.0"])
+def test_addresses_to_listen_on(host: str, models: Path) -> None:
+    if ":" in host and not has_ipv6():
+        pytest.skip("no IPv6")
+    with Server(models, host=host) as server:
+        assert server.http_url.startswith("[::1]:" if ":" in host else "127.0.0.1:")
+        assert httpx.get(f"http://{server.http_url}/v2/models/echo/ready").is_success
+        assert httpx.get(server.metrics_url).is_success
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        return probe.connect_ex(("::1", 9)) != errno.EADDRNOTAVAIL
+
+
+def test_an_address_that_is_none_is_named(models: Path) -> None:
+    with pytest.raises(ServerError, match="no-such-host.invalid: no address to listen on"):
+        Server(models, host="no-such-host.invalid")
+    with pytest.raises(ServerError, match=r"http port \d+ on 192.0.2.1 cannot be had: Cannot assign requested address"):
+        Server(models, host="192.0.2.1").start()
+
+
 def test_a_taken_port_is_named(models: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ServerError, match=rf"grpc port {port} on 127.0.0.1 is taken .*--grpc-port"):
+        with pytest.raises(ServerError, match=rf"grpc port {port} on 127.0.0.1 is taken. .*--grpc-port"):
             Server(models, grpc_port=port).start()
 
 
@@ -236,4 +272,20 @@ def test_it_gives_up_when_restarts_do_not_help(models: Path) -> None:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert errors.count("restarting:") == 5 and "SIGKILL (out of memory?)" in errors and "gave up:" in errors
+    kept = Path(errors.rpartition("Its log: ")[2].strip())
+    assert "no Python" in kept.read_text() or "SyntaxError" in kept.read_text()
+    kept.unlink()
     assert not shared_memory(process.pid)
+
+
+def test_a_restart_serves_what_was_checked_then(models: Path) -> None:
+    """Not a version that was current once, beside the config of today."""
+    with Server(models) as server:
+        url = f"http://{server.http_url}/v2/models/echo"
+        assert httpx.get(url).json()["versions"] == ["1"]
+        shutil.copytree(models / "echo" / "1", models / "echo" / "2")
+        assert server._process is not None
+        next(p for p in psutil.Process(server._process.pid).children() if p.name() == "tritonserver").kill()
+        assert until(lambda: httpx.get(url).is_success and httpx.get(url).json()["versions"] == ["2"])
+        supervisor = psutil.Process(server._process.pid)
+        assert not [p for p in supervisor.children() if p.status() == psutil.STATUS_ZOMBIE]

@@ -21,7 +21,6 @@ def models(tmp_path: Path) -> Path:
 
 
 def test_chosen_models_bring_their_parts(models: Path) -> None:
-    assert repository.names(models) == ["both", "both_frames", "other", "step"]
     assert repository.with_parts(models, []) == []
     assert repository.with_parts(models, ["other"]) == ["other"]
     assert repository.with_parts(models, ["both", "other"]) == ["both", "other", "both_frames", "step"]
@@ -35,17 +34,3 @@ def test_a_model_that_is_not_there_is_named(models: Path) -> None:
 def test_a_config_that_cannot_be_read_is_left_to_triton(models: Path) -> None:
     (models / "other" / "config.pbtxt").write_text("no such field: 1")
     assert repository.with_parts(models, ["other"]) == ["other"]
-
-
-def test_a_view_has_links_to_files_and_no_bytecode(models: Path, tmp_path: Path) -> None:
-    (models / "other" / "1" / "__pycache__").mkdir()
-    repository.link(models, ["other"], tmp_path / "view", polled=False)
-    assert [path.name for path in (tmp_path / "view").iterdir()] == ["other"]
-    assert {path.name for path in (tmp_path / "view" / "other" / "1").iterdir()} == {"model.py"}
-    assert (tmp_path / "view" / "other" / "1" / "model.py").resolve() == models / "other" / "1" / "model.py"
-
-
-def test_versions_of_a_polled_view_come_and_go(models: Path, tmp_path: Path) -> None:
-    repository.link(models, ["other"], tmp_path / "view", polled=True)
-    (models / "other" / "2").mkdir()
-    assert (tmp_path / "view" / "other" / "2").is_dir()

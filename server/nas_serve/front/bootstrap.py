@@ -6,7 +6,7 @@ from typing import Any
 
 from .front import LOOPBACK, Front
 from .listeners import MAX_REQUEST_BYTES, address, listener
-from .routes import CLUSTERS, INFERENCE, TYPES
+from .routes import CLUSTERS, INFERENCE, NOBODY, TYPES
 
 _MAX_REQUESTS = 256  # of each protocol; Triton's queue for an engine holds 128
 _MAX_CONNECTIONS = 1024
@@ -23,6 +23,7 @@ def config(front: Front) -> dict[str, Any]:
             "clusters": [
                 *(_cluster(front, name, name.partition("_")[2]) for name in CLUSTERS),
                 _cluster(front, "metrics", "metrics"),
+                {"name": NOBODY, "load_assignment": {"cluster_name": NOBODY}},
             ],
         },
         "overload_manager": {

@@ -131,6 +131,7 @@ def find() -> Path:
 
 def prepare() -> None:
     """For the process that is about to start: SIGKILL if this one is killed itself, and files for connections."""
+    os.umask(0o077)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)

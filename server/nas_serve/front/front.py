@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-HTTP_HEADER = "admin-key"
-GRPC_HEADER = "triton-grpc-protocol-admin-key"
 TRITON_HEADER = "front-key"  # of Triton itself
 LOOPBACK = "127.0.0.1"
 _TRITON_APIS = (

@@ -11,7 +11,7 @@ from .routes import BUFFER, TYPES, routes
 
 MAX_REQUEST_BYTES = 128 * 2**20
 _MAX_OTHER_BYTES = 2**16  # of a request that is no inference
-_SCRIPT = Path(__file__).with_name("requests.lua")
+_SCRIPTS = [Path(__file__).with_name(name) for name in ("admission.lua", "requests.lua")]
 _CORS = "envoy.filters.http.cors"
 _JSON_ERROR = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
 
@@ -27,6 +27,7 @@ def listener(front: Front, service: str) -> dict[str, Any]:
         "name": service,
         "address": address(front.host, front.ports[service]),
         "per_connection_buffer_limit_bytes": MAX_REQUEST_BYTES,
+        "enable_reuse_port": False,  # else a second server would share the port, silently
         "drain_type": "MODIFY_ONLY",  # connections stay while the server is not ready
         "filter_chains": [chain],
     }
@@ -85,12 +86,13 @@ def _filters(front: Front, service: str) -> list[dict[str, Any]]:
     if service == "metrics":
         return []
     told = json.dumps([service, front.threads, front.capacity_file]).strip("[]")  # Lua's literals are the same
-    told = f"PROTOCOL, THREADS, CAPACITY_FILE = {told}\n"
+    told = f"PROTOCOL, THREADS, CAPACITY_FILE = {told}"
+    script = "\n".join([told, *(path.read_text(encoding="utf-8") for path in _SCRIPTS)])
     look = {
         "name": "look",
         "typed_config": {
             "@type": f"{TYPES}.filters.http.lua.v3.Lua",
-            "default_source_code": {"inline_string": told + _SCRIPT.read_text(encoding="utf-8")},
+            "default_source_code": {"inline_string": script},
         },
     }
     if service == "grpc":

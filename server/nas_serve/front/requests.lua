@@ -1,9 +1,10 @@
--- Looks at each inference request before Triton does: `listeners.py` puts PROTOCOL, THREADS and CAPACITY_FILE before this text.
+-- Looks at each inference request before Triton does: `listeners.py` puts PROTOCOL, THREADS and CAPACITY_FILE, and
+-- `admission.lua`, before this text.
 --
 -- Shapes: the inputs must not claim more elements than the request has bytes (each takes at least one), unless they lie
 -- in shared memory. Triton multiplies dimensions without looking for overflow, and allocates what JSON claims.
 -- Pictures: a file alone is a request, to `image`; the URL's query may hold thresholds. What Triton gets is its binary extension.
--- Deadlines: who cannot be answered in time is told at once. The file says what the server can do; see the supervisor's `capacity.py`.
+-- Deadlines: who cannot be answered in time is told at once, see `admission.lua`.
 
 local DIMENSION_LIMIT = 2 ^ 31
 local SHARED_LIMIT = 2 ^ 31
@@ -14,7 +15,6 @@ local INPUTS_LIMIT = 64
 local DEPTH_LIMIT = 32 -- of JSON: Triton reads it recursively
 local BRACKETS_LIMIT = 100000
 local PATIENCE_S = 60 -- of clients that name no deadline
-local IN_TIME = 0.6 -- an answer is promised only within this part of the deadline: it is an estimate
 
 -- Requests
 
@@ -214,37 +214,6 @@ local UNITS = { H = 3600, M = 60, S = 1, m = 1e-3, u = 1e-6, n = 1e-9 }
 local function grpc_deadline(header)
   local number, unit = (header or ""):match("^(%d+)([HMSmun])$")
   return number and tonumber(number) * UNITS[unit]
-end
-
-local FRESH_S = 30 -- so long a sample is believed, with what was let in since; a busy machine may be late with the next
-
-local known = { read = 0, sampled = 0 }
-local admitted = {} -- when, each of those that the sample did not see
-
--- Seconds until an answer, if that is too late; the request counts as admitted otherwise.
-local function too_late(deadline, now)
-  if now - known.read > 0.1 then
-    known.read = now
-    local file = io.open(CAPACITY_FILE)
-    local text = file and file:read("*l") or ""
-    if file then file:close() end
-    local capacity, active, sampled = text:match("^(%S+) (%S+) (%S+)$")
-    if not sampled then
-      known.capacity, admitted = nil, {}
-    elseif tonumber(sampled) ~= known.sampled then
-      known.capacity, known.active, known.sampled = tonumber(capacity), tonumber(active), tonumber(sampled)
-      local unseen = {}
-      for _, at in ipairs(admitted) do
-        if at > known.sampled and at <= now then unseen[#unseen + 1] = at end
-      end
-      admitted = unseen
-    end
-  end
-  if not known.capacity or now - known.sampled > FRESH_S then return end
-  local waiting = math.max(known.active + #admitted * THREADS - known.capacity * (now - known.sampled), 0)
-  local wait = (waiting + 1) / known.capacity
-  if waiting >= 4 and wait > IN_TIME * deadline then return wait end
-  admitted[#admitted + 1] = now
 end
 
 -- What is asked of the body, then of time: raises {message}, or returns what to refuse with, or nothing.

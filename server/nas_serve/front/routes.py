@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .front import GRPC_HEADER, HTTP_HEADER, TRITON_HEADER, Front
+from nas_ensembles.admin_key import GRPC_HEADER, HTTP_HEADER
+
+from .front import TRITON_HEADER, Front
 
 TYPES = "type.googleapis.com/envoy.extensions"  # names of Envoy's own begin so
 BUFFER = "envoy.filters.http.buffer"
 AWAY = "away"  # in Envoy's runtime: 100 while Triton starts or stops, so that nothing is sent to its ports
 INFERENCE = ("infer_http", "infer_grpc")  # Envoy's clusters, each with limits of its own
 CLUSTERS = (*INFERENCE, "other_http", "other_grpc")
+NOBODY = "nobody"  # a cluster without servers
 _MODEL = r"/v2/models/[^/]+(/versions/[^/]+)?"
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFER = {"http": rf"{_MODEL}/infer", "grpc": rf"{_SERVICE}ModelInfer"}
@@ -35,9 +38,12 @@ _ADMIN = {
 
 def routes(front: Front, service: str) -> list[dict[str, Any]]:
     """Of http, grpc or metrics, in Envoy's form: the first that matches is taken."""
+    away = {"default_value": {"numerator": 100}, "runtime_key": AWAY}
+    nothing = _reply(503, "the server is not ready: it starts, or it is stopping")
+    closed = {"match": {"prefix": "/", "runtime_fraction": away}, **nothing}
     if service == "metrics":
         match = {"path": "/metrics", **_with(":method", "GET")}
-        return [{"match": match, "route": {"cluster": "metrics", "timeout": "10s"}}]
+        return [closed, {"match": match, "route": {"cluster": "metrics", "timeout": "10s"}}]
     no_buffer = {"@type": f"{TYPES}.filters.http.buffer.v3.BufferPerRoute", "disabled": True}
     any_size = {"typed_per_filter_config": {BUFFER: no_buffer}}  # the script looks at the size
     infer = {
@@ -52,9 +58,7 @@ def routes(front: Front, service: str) -> list[dict[str, Any]]:
         **any_size,
         **_with_triton_key(front, service),
     }
-    away = {"default_value": {"numerator": 100}, "runtime_key": AWAY}
-    nothing = _reply(503, "the server is not ready: it starts, or it is stopping")
-    found = [{"match": {"prefix": "/", "runtime_fraction": away}, **nothing, **any_size}, infer]
+    found = [closed | any_size, infer]
     header = GRPC_HEADER if service == "grpc" else HTTP_HEADER
     with_key = _with(header, front.admin_key)
     for name, paths in _ADMIN.items():
@@ -67,10 +71,9 @@ def routes(front: Front, service: str) -> list[dict[str, Any]]:
     if service == "http":
         # Alive is who answers at all; whether Triton does is a question of being ready.
         found.insert(0, {"match": {"path": "/v2/health/live"}, "direct_response": {"status": 200}})
-        if (
-            front.cors_origins
-        ):  # what a browser asks first is answered by Envoy's filter, if there is a route to a server
-            found.insert(0, _to_triton(front, service, _matches("/v2/.*") | _with(":method", "OPTIONS")))
+        if front.cors_origins:
+            # What a browser asks first is answered by Envoy's filter, if there is a route to some server.
+            found.insert(0, {"match": _matches("/v2/.*") | _with(":method", "OPTIONS"), "route": {"cluster": NOBODY}})
         found.append(_to_triton(front, service, _matches(_OPEN[service]) | _with(":method", "GET")))
         found.append(_to_triton(front, service, {"path": _INDEX, **_with(":method", "POST")}))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from nas_serve.supervision.errors import Ended
 from nas_serve.supervision.settings import VARIABLE, Settings
 from nas_serve.supervision.status import say
 from nas_serve.supervision.supervisor import Supervisor
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def _stop(*_: object) -> None:
@@ -25,6 +28,8 @@ def main() -> int:
     except ValueError as error:
         say("gave-up", str(error))
         return 1
+    # Processes of models that lose Triton become ours, not those of whoever started us.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     ours = signal.SIG_IGN if settings.lifeline else _stop  # with a lifeline only that decides
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ours)

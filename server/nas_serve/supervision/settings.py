@@ -18,7 +18,7 @@ class Settings:
     Attributes:
         command: tritonserver and its arguments.
         front: where clients come in.
-        model_repository: where known answers lie.
+        model_repository: that Triton is given; known answers lie there.
         log: file for the servers' output; None is standard error.
         remove: files and folders that are removed when it was told to end; after a failure the log is wanted.
         shm_prefix: of regions to remove, in /dev/shm.
@@ -28,7 +28,7 @@ class Settings:
         drain_s: for requests under way to be answered at the end.
         grace_s: for the server to end after that.
         state: folder of the files for `status.Probes`.
-        built: the model repository as it was built, if the one that is served is a view of it.
+        built: the model repository as it was built, if the one that is served is a view of it, made at every start.
         models: of it, those that are served; all if empty.
         public_key: see `integrity`, which looks before every start.
         watch: wait for a first model, and start again when models were built or taken away.
@@ -42,7 +42,7 @@ class Settings:
     shm_prefix: str | None = None
     lifeline: bool = False
     may_reload: bool = False
-    start_s: float = 300.0
+    start_s: float = 600.0
     drain_s: float = 30.0
     grace_s: float = 10.0
     state: str | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -15,6 +16,25 @@ def say(word: str, text: str = "") -> None:
     """
     with contextlib.suppress(BrokenPipeError):
         print(f"{word} {text}".strip().replace("\n", " "), flush=True)
+
+
+@dataclass
+class Troubles:
+    """With files, such as on a full disk: what is there to help is told of and does without."""
+
+    _told: set[str] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def noted(self, what: str) -> Iterator[None]:
+        """Goes on after an OSError; says so once until it works again."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._told:
+                self._told.add(what)
+                say("note", f"{what}: {error}")
+        else:
+            self._told.discard(what)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ from typing import IO
 from nas_ensembles import integrity
 
 from ..front.envoy import Envoy, EnvoyError
+from . import view
 from .capacity import Capacity
 from .client import ANSWER_S, NO_ANSWER, Client
 from .errors import Changed, Ended, Failed, Hopeless
 from .questions import Questions
 from .settings import Settings
-from .status import Probes, say
+from .status import Probes, Troubles, say
 from .triton import Triton
 from .watched import Watched
 
@@ -42,6 +43,7 @@ _LOOK_S = 0.5  # between looks at the processes
 _ASK_S = 5.0  # between questions to the models
 _ASK_SHARE, _ASK_SELDOM_S = 0.1, 20.0  # many or large models: a tenth of the time, but so often at least
 _ASK_BUSY_S = 60.0  # to those that answer clients meanwhile: a question delays them
+_LOOK_AGAIN_S = 10.0  # at models that could not be served
 _STEADY_S = 10.0  # a server that ran so long is no hopeless case
 _PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each restart in a row; after them it gives up
 
@@ -62,6 +64,8 @@ class Supervisor:
         self._questions = Questions(Path(settings.model_repository), self._client)
         self._asker = ThreadPoolExecutor(1)  # models take their time to answer; meanwhile the rest goes on
         self._watched = Watched(Path(settings.model_repository)) if settings.watch else None
+        self._looked_at, self._wrong = -math.inf, ""  # what was built later, and why it cannot be served
+        self._troubles = Troubles()
         self._capacity = Capacity()
         self._computed = 0  # by engines, as far as was known
         self._log: IO[bytes] = sys.stderr.buffer
@@ -100,13 +104,12 @@ class Supervisor:
                     say("restarting", failure)
                     self._pause(_PAUSES_S[in_a_row - 1])
         except Ended:
-            self._end()
-            for path in self._settings.remove:
-                shutil.rmtree(path) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
-            self._probes.hide("live")
-            return 0
+            pass
         finally:
             self._end()
+        for path in self._settings.remove:
+            shutil.rmtree(path) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
+        return 0
 
     def _wait_for_models(self) -> None:
         """Until there is one, if it is told of changes at all."""
@@ -116,17 +119,45 @@ class Supervisor:
             say("waiting", f"there are no models in {self._watched.repository}; what nas-build puts there is served")
             self._watched.forget()
             self._start_envoy()
-            while not self._watched.changed():
+            while not self._has_changed():
                 self._pause(_LOOK_S)
         self._watched.accept()
 
-    def _start(self) -> None:
+    def _has_changed(self) -> bool:
+        """Whether other models are there than are served, and whole: one that is still copied, or not signed, waits."""
+        if self._watched is None:
+            return False
+        with self._troubles.noted("the model repository cannot be looked at"):
+            now = time.monotonic()
+            if not self._watched.changed() or now - self._looked_at < _LOOK_AGAIN_S:
+                return False
+            self._looked_at = now
+            try:
+                self._check()
+            except integrity.IntegrityError as error:
+                if str(error) != self._wrong:
+                    say("note", f"not served yet: {error}")
+                self._wrong = str(error)
+                return False
+            self._looked_at, self._wrong = -math.inf, ""
+            return True
+        return False
+
+    def _check(self) -> None:
         settings = self._settings
         key = Path(settings.public_key) if settings.public_key else None
+        integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
+
+    def _start(self) -> None:
+        settings = self._settings
         try:
-            integrity.check(Path(settings.built or settings.model_repository), settings.models, key)
+            self._check()
         except integrity.IntegrityError as error:
             raise Hopeless(str(error)) from None
+        if settings.built:
+            view.link(
+                Path(settings.built), settings.models, Path(settings.model_repository), polled=settings.may_reload
+            )
         envoy = self._start_envoy()
         self._triton = Triton(settings, self._log, self._restarts)
         deadline = time.monotonic() + settings.start_s
@@ -138,6 +169,7 @@ class Supervisor:
                 continue
             with contextlib.suppress(*NO_ANSWER):
                 if self._client.get("/v2/health/ready") is not None:
+                    self._triton.close_shared_memory()
                     envoy.open(True)
                     return
         raise Failed(f"it was not ready after {settings.start_s:g} s")
@@ -155,7 +187,7 @@ class Supervisor:
         pause, lost, asking = _ASK_S, False, None
         while True:
             self._must_run()
-            if self._watched is not None and self._watched.changed():
+            if self._has_changed():
                 raise Changed
             lost = self._triton.lost_some() or lost
             if lost and not self._settings.may_reload:
@@ -173,8 +205,9 @@ class Supervisor:
                     self._capacity.see_one(seconds)
                 pause = min(max(_ASK_S, (now - asked) / _ASK_SHARE), _ASK_SELDOM_S)
                 asking, asked = None, now
+            self._triton.close_shared_memory()
             self._tell_capacity()
-            self._probes.show("ready")
+            self._show("ready")
             self._pause(_LOOK_S)
 
     def _ask(self, busy_too: bool) -> list[float]:
@@ -210,7 +243,12 @@ class Supervisor:
         # Envoy does not see those that gave up, for which Triton works on; engines not what is asked of postprocessing.
         waiting, self._computed = self._client.load() or (0, self._computed)
         self._capacity.see(max(active, waiting), (answered, self._computed), now)
-        self._capacity.write(Path(self._settings.front.capacity_file))
+        with self._troubles.noted("Envoy is not told how much the server can do, and lets in what may be too late"):
+            self._capacity.write(Path(self._settings.front.capacity_file))
+
+    def _show(self, name: str) -> None:
+        with self._troubles.noted("probes cannot be told"):
+            self._probes.show(name)
 
     def _unregister_stale(self) -> None:
         """Shared memory of clients that were killed: the file is gone, Triton still holds its pages."""
@@ -224,7 +262,7 @@ class Supervisor:
         Raises:
             Ended: if it is.
         """
-        self._probes.show("live")
+        self._show("live")
         if not self._settings.lifeline:
             time.sleep(seconds)
         elif select.select([sys.stdin], [], [], seconds)[0]:
@@ -246,7 +284,8 @@ class Supervisor:
         self._capacity, self._computed = Capacity(), 0
 
     def _end(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """For good."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         whole = self._triton is not None and self._triton.is_whole
         if whole:
@@ -257,6 +296,7 @@ class Supervisor:
         if self._triton is not None:
             self._triton.end(self._settings.grace_s if whole else 1.0)
         self._kill()
+        self._probes.hide("live")
 
     def _drain(self) -> None:
         """Refuse what comes, answer what is under way."""

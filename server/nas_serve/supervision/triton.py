@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,14 @@ from .settings import KEY, Settings
 from .status import say
 
 _SHARED_MEMORY = Path("/dev/shm")
+_OPTIONS = (
+    "--exit-on-error=true",
+    "--strict-readiness=true",
+    "--disable-auto-complete-config",
+    # Percentiles, for dashboards.
+    "--metrics-config=summary_latencies=true",
+    "--metrics-config=summary_quantiles=0.5:0.01,0.95:0.005,0.99:0.001",
+)
 
 
 class Triton:
@@ -34,7 +43,7 @@ class Triton:
         self._family: set[int] | None = None
         self.key_hidden = False
         self._process = subprocess.Popen(
-            [part.replace(KEY, settings.front.triton_key) for part in settings.command],
+            [*(part.replace(KEY, settings.front.triton_key) for part in settings.command), *_OPTIONS],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -91,6 +100,13 @@ class Triton:
         except (OSError, ValueError, IndexError) as error:
             say("note", f"the key stays among the arguments of tritonserver, which other users can read: {error}")
 
+    def close_shared_memory(self) -> None:
+        """To other users: it has clients' pictures, and the Python backend opens it to all, whatever the umask says."""
+        for region in _SHARED_MEMORY.glob(f"{self._settings.shm_prefix}*") if self._settings.shm_prefix else ():
+            with contextlib.suppress(OSError):
+                if region.stat().st_mode & 0o077:
+                    region.chmod(0o600)
+
     def end(self, grace_s: float) -> None:
         """Ask it to, and wait so long."""
         if self.runs:
@@ -103,8 +119,17 @@ class Triton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._bury()
         if self._settings.shm_prefix:
             remove_shared_memory(self._settings.shm_prefix)
+
+    def _bury(self) -> None:
+        """Processes of its models, which are the supervisor's when it is gone."""
+        deadline = time.monotonic() + 1
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if os.waitpid(-self._process.pid, os.WNOHANG) == (0, 0):
+                    time.sleep(0.01)
 
     def _children(self) -> set[int]:
         """Its processes that are alive."""

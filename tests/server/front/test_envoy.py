@@ -127,6 +127,17 @@ def test_one_that_does_not_start_says_so(front: Front, log: io.BufferedWriter) -
         Envoy(nowhere, log)
 
 
+def test_two_do_not_share_a_port(front: Front, log: io.BufferedWriter, tmp_path: Path) -> None:
+    running = Envoy(front, log)
+    other = dataclasses.replace(front, folder=str(tmp_path / "other"))
+    Path(other.folder).mkdir()
+    try:
+        with pytest.raises(EnvoyError, match="ended with exit code"):
+            Envoy(other, log)
+    finally:
+        running.stop()
+
+
 def test_it_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert envoy.find().exists()
     monkeypatch.setattr(envoy.importlib.util, "find_spec", lambda _: None)

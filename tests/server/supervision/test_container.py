@@ -61,4 +61,33 @@ def test_a_run_before_was_ready_and_this_one_is_not_yet(
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "ready").touch()
     made.append(container.settings(["tritonserver"]))
-    assert made[0].state == str(tmp_path / "state") and not list((tmp_path / "state").iterdir())
+    assert made[0].state == str(tmp_path / "state")
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["shared-memory"]
+
+
+def test_shared_memory_of_a_run_that_was_killed_with_its_container_is_cleared_away(
+    made: list[Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NAS_STATE", str(tmp_path))
+    made.append(container.settings(["tritonserver"]))
+    regions = [Path(f"/dev/shm/{made[0].shm_prefix}1"), Path(f"/dev/shm/another_{os.getpid()}")]
+    try:
+        for region in regions:
+            region.touch()
+        made.append(container.settings(["tritonserver"]))
+        assert [region.exists() for region in regions] == [False, True]
+        assert made[1].shm_prefix != made[0].shm_prefix
+        (tmp_path / "shared-memory").write_text("")  # nothing is no prefix
+        made.append(container.settings(["tritonserver"]))
+        assert regions[1].exists()
+    finally:
+        for region in regions:
+            region.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("given", [{"CLIENT_CA": "ca"}, {"CERT": "c"}, {"KEY": "k"}, {"KEY": "k", "CLIENT_CA": "ca"}])
+def test_half_of_tls_is_refused(given: dict[str, str], made: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"NAS_TLS_{name}", value)
+    with pytest.raises(ValueError, match="NAS_TLS_CERT and NAS_TLS_KEY belong together"):
+        container.settings(["tritonserver"])

@@ -24,6 +24,7 @@ from nas_serve import Server
 from tritonclient.utils import InferenceServerException
 
 from support.samples import SAMPLES
+from support.waiting import until
 
 BIN = Path(sys.executable).parent
 NAME = "yolo_nas_s_int8"
@@ -244,3 +245,15 @@ def test_restarts_are_counted(survivor: tuple[Server, list[str]]) -> None:
     restarts = sum(line.startswith("restarting") for line in said)
     text = httpx.get(server.metrics_url).text
     assert f'nas_server_restarts{{model="{NAME}_preprocess"}} {restarts}' in text.replace(".000000", "")
+
+
+def test_a_full_disk_ends_nothing(models: Path) -> None:
+    said: list[str] = []
+    with Server(models, said=said.append) as server:
+        (server._scratch / "capacity.new").symlink_to("/dev/full")
+        (server._scratch / "capacity").unlink(missing_ok=True)
+        assert until(lambda: any("No space left on device" in line for line in said), 30)
+        time.sleep(3)  # six looks
+        with Detector(server.grpc_url) as detector:
+            assert "bus" in detector.detect(BUS).names
+        assert len(said) == 1 and said[0].startswith("note: Envoy is not told"), said

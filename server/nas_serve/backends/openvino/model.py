@@ -23,6 +23,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cores
 import known_answer
 import numpy as np
 import openvino
@@ -128,7 +129,7 @@ class _Engine:
             folding.register_pass(openvino.passes.ConstantFolding())
             folding.run_passes(graph)
         instances = sum(group["count"] for group in config["instance_group"])
-        threads = max(1, len(os.sched_getaffinity(0)) // instances)
+        threads = max(1, cores.count() // instances)
         # The models beside this one want the cores too: the kernel may move threads out of their way.
         properties = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False, **given}
         alone, several = {"PERFORMANCE_HINT": "LATENCY"}, {"PERFORMANCE_HINT": "THROUGHPUT"}
