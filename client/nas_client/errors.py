@@ -82,3 +82,7 @@ class TuneError(ClientError):
 
 class JobError(ClientError):
     """A job over many pictures cannot be begun, or was not finished; what was done is kept."""
+
+
+# Not a picture's fault: whoever asks for many stops, and goes on from there later.
+OF_THE_SERVER = (ServerUnavailable, ModelUnavailable, Unauthorized)

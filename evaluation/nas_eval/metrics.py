@@ -143,8 +143,9 @@ def _evaluated(dataset: Dataset, predictions: Sequence[Prediction]) -> Any:
 
 def _objects(dataset: Dataset) -> dict[int, int]:
     counts: dict[int, int] = {}
+    there = {picture.id for picture in dataset.pictures}
     for box in dataset.truth["annotations"]:
-        if not box["iscrowd"]:
+        if not box["iscrowd"] and box["image_id"] in there:
             counts[box["category_id"]] = counts.get(box["category_id"], 0) + 1
     return counts
 

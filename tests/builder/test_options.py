@@ -16,6 +16,17 @@ CLASSES = (Options, Int8Options, TensorRTOptions)
 OF_THE_PIPELINE = {"name", "instances", "queue_delay_us", "target"}
 
 
+def test_pictures_of_one_name_all_count(tmp_path: Path) -> None:
+    files = [tmp_path / camera / "images" / "1.jpg" for camera in ("one", "two")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(file.parent.parent.name.encode())
+    before = build_key.collect(Options(), DEMO, files, None)["pictures"]
+    files[0].write_bytes(b"another")
+    after = build_key.collect(Options(), DEMO, files, None)["pictures"]
+    assert len(before) == len(after) == 2 and before != after
+
+
 def key(options: Options) -> dict[str, Any]:
     return build_key.collect(options, DEMO, PICTURES, None)
 

@@ -65,8 +65,8 @@ def test_a_data_set_calibrates_on_train_and_measures_on_the_labels_of_val(
     assert measured["truth"] == "labels" and measured["objects"] >= 10 and measured["held_out_pictures"] == 4
     assert list(measured["disturbance"]) == ["percentile-99.999"]
     assert 30 < measured["accuracy"]["map_50_95_float32"] < 100  # mirrored, it finds much, not the same
-    assert all(name.startswith("train/") for name in manifest["inputs"]["pictures"])
-    assert all(name.startswith("val/") for name in manifest["inputs"]["validation"])
+    assert all(name.startswith("train/") for name, _ in manifest["inputs"]["pictures"])
+    assert all(name.startswith("val/") for name, _ in manifest["inputs"]["validation"])
     assert not pipeline.build(options).built
     label = labelled.parent / "labels/val/coffee.txt"
     label.write_text(label.read_text() + "\n0 0.5 0.5 0.1 0.1\n")

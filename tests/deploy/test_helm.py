@@ -27,6 +27,7 @@ SOURCES = {
 }
 ALL = "verify.secret=signer,admin.secret=admin,tls.secret=tls,tls.clientCA=ca,corsOrigins=*,gpu.runtimeClassName=nvidia"
 MONITORED = "monitoring.serviceMonitor=true,monitoring.rules=true,monitoring.dashboard=true,monitoring.labels.release=p"
+MONITORED += ",monitoring.clientSecret=scraper"
 VALUES = [None, "values-gpu.yaml", "values-cpu.yaml"]
 
 
@@ -142,6 +143,12 @@ def test_a_new_version_is_another_pod_and_the_old_one_stays_until_it_answers(ren
         (f"models.s3.sha256={SHA256}", "models.s3.uri=https://b/m.tar", "does not match pattern"),
         ("autoscaling.kind=vpa", SOURCES["pvc"], "/autoscaling/kind"),
         ("terminationGracePeriodSeconds=30", SOURCES["pvc"], "terminationGracePeriodSeconds"),
+        ("tls.clientCA=ca", SOURCES["pvc"], "tls.clientCA: expected tls.secret beside it"),
+        (
+            "tls.clientCA=ca,tls.secret=t,monitoring.serviceMonitor=true",
+            SOURCES["pvc"],
+            "monitoring.clientSecret: with",
+        ),
         ("triton.arguments={model-control-mode=explicit}", SOURCES["pvc"], "does not match pattern"),
     ],
 )

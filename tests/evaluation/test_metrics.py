@@ -87,6 +87,14 @@ def test_what_the_data_set_lacks_has_no_value() -> None:
     assert (numbers.pop("pictures"), numbers.pop("objects")) == (30, 0) and all(map(math.isnan, numbers.values()))
 
 
+def test_boxes_of_pictures_that_are_not_listed_do_not_count() -> None:
+    dataset, predictions = invented(0)
+    known = metrics.evaluate(dataset, predictions).objects
+    stray = {**dataset.truth["annotations"][0], "id": 10**6, "image_id": 10**6}
+    more = Dataset("more", dataset.pictures, {**dataset.truth, "annotations": [*dataset.truth["annotations"], stray]})
+    assert metrics.evaluate(more, predictions).objects == known
+
+
 def test_the_truth_stays_as_it_is() -> None:
     dataset, predictions = invented(0)
     before = json.dumps(dataset.truth)

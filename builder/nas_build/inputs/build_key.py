@@ -44,8 +44,9 @@ def collect(options: Options, checkpoint: Path, pictures: Sequence[Path], labell
     }
 
 
-def _hashes(paths: Sequence[Path]) -> dict[str, str]:
-    return {f"{path.parent.name}/{path.name}": file_sha256(path) for path in paths}
+def _hashes(paths: Sequence[Path]) -> list[list[str]]:
+    """Name and SHA-256 of each: names may occur twice."""
+    return sorted([f"{path.parent.name}/{path.name}", file_sha256(path)] for path in paths)
 
 
 def _sha256(value: Any) -> str:

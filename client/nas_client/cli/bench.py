@@ -20,7 +20,7 @@ from ..bench.sweep import ENSEMBLE, Change, Contender, Point
 from ..errors import BenchError, ClientError
 from ..media import sources
 from ..output import formats
-from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes
+from .terminal import ERRORS, OUT, ProtocolOption, Timeout, Url, connect, exit_codes, writing
 
 
 def bench_command(
@@ -108,10 +108,6 @@ def bench_command(
             measured, stopped = _measure(found, contenders, loads, rounds, window)
         changes = earlier.changes(measured) if earlier else _ratios(measured, contenders)
         if measured:
-            if csv_file:
-                formats.write_atomic(csv_file, report.to_csv(measured).encode())
-            if plot:
-                formats.write_atomic(plot, report.draw(measured))
             if as_json:
                 plain = [sweep.to_dict(point) for point in measured]
                 compared = [
@@ -126,6 +122,11 @@ def bench_command(
                 against_what = f"against {baseline}" if baseline else "second against first"
                 for part in report.tables(measured, about, changes, against_what):
                     OUT.print(part)
+            with writing():
+                if csv_file:
+                    formats.write_atomic(csv_file, report.to_csv(measured).encode())
+                if plot:
+                    formats.write_atomic(plot, report.draw(measured))
         if stopped:
             raise stopped
     if baseline and any(change.verdict == "worse" for one in changes.values() for change in one):

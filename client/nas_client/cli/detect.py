@@ -46,6 +46,8 @@ from .terminal import (
     visible,
 )
 
+_OF_PICTURES = frozenset({"voc", "cvat", "label-studio"})  # formats
+
 
 class _RequestOptions(TypedDict):
     """Of every request, as `Detector.detect_many` takes them."""
@@ -119,20 +121,24 @@ def detect(
     )
     names = FileNames()
     output = None if output == Path("-") else output
-    ids = _format_options(format, output, like)
+    ids = _format_options(format, output, like, with_scores)
+    originals = sources.originals(listed)
     with exit_codes(), connect(url, protocol, model, timeout, retries, shared_memory) as detector:
         class_names = detector.class_names  # and one clear error if there is no such server or model
         wanted = _chosen(classes, class_names)
-        with contextlib.closing(Results(format, output, class_names, ids, with_scores)) as results:
+        with contextlib.closing(Results(format, output, class_names, ids, with_scores, originals)) as results:
             for moving, some in groupby(listed, lambda one: video.is_video(one.name)):
                 if not moving:
-                    failed += _pictures(list(some), detector, options, wanted, save, names, results)
+                    failed += _pictures(list(some), detector, options, wanted, save, names, originals, results)
                     continue
                 for one in some:
                     saved_as = None if save is None else save / names.take(one.file_name, {".mp4"}, ".mp4")
                     try:
+                        one.check_name()
+                        if format in _OF_PICTURES:
+                            raise ValueError(f"{format} names pictures, and frames are none; yolo writes them")
                         if saved_as is not None:
-                            _not_the_source(saved_as, one)
+                            _no_original(saved_as, originals)
                         _video(one, detector, options, wanted, saved_as, max_frames, results)
                     except (ClientError, OSError, ValueError) as error:
                         failed += 1
@@ -162,12 +168,18 @@ def _chosen(classes: str | None, class_names: tuple[str, ...]) -> Collection[str
     return frozenset(chosen)
 
 
-def _format_options(format: formats.Format, output: Path | None, like: Path | None) -> coco.Ids | None:
+def _format_options(
+    format: formats.Format, output: Path | None, like: Path | None, with_scores: bool
+) -> coco.Ids | None:
     """Refuses what does not fit together, before anything is detected; the ids of the annotation file."""
     if format == "voc" and output is None:
         raise typer.BadParameter("voc is a file a picture: give their folder with --output", param_hint="--format")
     if format in FOLDERS and output is not None and output.is_file():
         raise typer.BadParameter(f"{output} is a file; {format} wants a folder", param_hint="--output")
+    if format not in FOLDERS and output is not None and output.is_dir():
+        raise typer.BadParameter(f"{output} is a folder; {format} is one file", param_hint="--output")
+    if with_scores and format != "yolo":
+        raise typer.BadParameter("only yolo has a column to spare", param_hint="--with-scores")
     if like is None:
         return None
     if not format.startswith("coco"):
@@ -199,6 +211,7 @@ def _pictures(
     wanted: Collection[str],
     save: Path | None,
     names: FileNames,
+    originals: Collection[str],
     results: Results,
 ) -> int:
     """Pictures to results; how many failed."""
@@ -206,7 +219,7 @@ def _pictures(
     outcomes = detector.detect_many(some, Source.read, **options)
     for outcome in progress(outcomes, "detect", len(some), results.quiet):
         try:
-            found, picture = _finish(outcome, wanted, save, names)
+            found, picture = _finish(outcome, wanted, save, names, originals)
             results.add(found, picture)
         except (ClientError, OSError, ValueError) as error:
             failed += 1
@@ -215,7 +228,11 @@ def _pictures(
 
 
 def _finish(
-    outcome: Outcome[Source], wanted: Collection[str], save: Path | None, names: FileNames
+    outcome: Outcome[Source],
+    wanted: Collection[str],
+    save: Path | None,
+    names: FileNames,
+    originals: Collection[str],
 ) -> tuple[Found, bytes]:
     """Result and bytes of a picture that was answered, drawn and saved if asked for; raises its error otherwise."""
     if isinstance(outcome, Failed):
@@ -223,7 +240,7 @@ def _finish(
     assert isinstance(outcome.image, bytes)
     detections = outcome.detections.only(wanted)
     if save is not None:
-        path = _not_the_source(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), outcome.item)
+        path = _no_original(save / names.take(outcome.item.file_name, images.SUFFIXES, ".jpg"), originals)
         drawn = annotate(images.decode(outcome.image), detections)
         formats.write_atomic(path, cv2.imencode(path.suffix, drawn[..., ::-1])[1].tobytes())
     return Found(outcome.item, size_wh(outcome.image), detections), outcome.image
@@ -266,10 +283,10 @@ def _video(
     ERRORS.print(visible(f"{source.name}: {', '.join(parts)}"))
 
 
-def _not_the_source(path: Path, source: Source) -> Path:
-    """The path to save to, unless it is the very file that was read."""
-    if path.exists() and Path(source.name).exists() and path.samefile(source.name):
-        raise OSError(f"not saved: {path} is the original. Give another folder with --save.")
+def _no_original(path: Path, originals: Collection[str]) -> Path:
+    """The path to save to, unless it is a file that is read."""
+    if os.path.realpath(path) in originals:
+        raise OSError(f"not saved: {path} is an original. Give another folder with --save.")
     return path
 
 

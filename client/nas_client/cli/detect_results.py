@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from ..output import annotation_tools, coco, formats
 from ..output.formats import Found
-from ..output.label_folders import FOLDERS, Picture
+from ..output.label_folders import FOLDERS, LabelFolder, Picture
 from .terminal import OUT, visible, writing
 
 
@@ -24,16 +24,12 @@ class FileNames:
     """File names for what is saved; a name that was used gets a number."""
 
     def __init__(self) -> None:
-        self._used: set[str] = set()
+        self._used: set[PurePosixPath] = set()
 
     def take(self, file_name: str, suffixes: Collection[str], default: str) -> str:
         path = Path(file_name)
         suffix = path.suffix if path.suffix.lower() in suffixes else default
-        name, number = f"{path.stem}{suffix}", 2
-        while name in self._used:
-            name, number = f"{path.stem}_{number}{suffix}", number + 1
-        self._used.add(name)
-        return name
+        return formats.numbered(PurePosixPath(f"{path.stem}{suffix}"), self._used).name
 
 
 # Formats that need all results.
@@ -54,6 +50,7 @@ class Results:
         class_names: by label.
         ids: for COCO, those of a file.
         with_scores: for YOLO labels.
+        originals: see `sources.originals`.
 
     Attributes:
         quiet: nothing is printed on a terminal meanwhile, so that there is room for a bar.
@@ -66,6 +63,7 @@ class Results:
         class_names: tuple[str, ...],
         ids: coco.Ids | None = None,
         with_scores: bool = False,
+        originals: Collection[str] = (),
     ) -> None:
         self._format, self._output, self._class_names, self._ids = format, output, class_names, ids
         self._found: list[Found] = []
@@ -73,8 +71,13 @@ class Results:
         self._stack = contextlib.ExitStack()
         self._file: IO[bytes] | None = None
         self._lines: Callable[[Found], str] | None = None
-        self._folder = FOLDERS[format](output, class_names, with_scores) if output and format in FOLDERS else None
-        if self._folder is None:
+        self._folder: LabelFolder | None = None
+        if output is not None and format in FOLDERS:
+            self._folder = FOLDERS[format](output, class_names, with_scores, originals)
+        else:
+            if output is not None:  # whatever is wrong with it is found now
+                with writing(output):
+                    self._file = self._stack.enter_context(formats.atomic(output))
             self._start_lines(with_scores)
         self.quiet = output is not None or self._lines is None or not sys.stdout.isatty()
 
@@ -87,9 +90,6 @@ class Results:
         if self._format not in by_line:
             return
         header, self._lines = by_line[self._format]
-        if self._output is not None:
-            with writing(self._output):
-                self._file = self._stack.enter_context(formats.atomic(self._output))
         self._print(header)
 
     def add(self, found: Found, picture: Picture) -> None:
@@ -135,8 +135,6 @@ class Results:
         with writing(self._output):
             if self._file is not None:
                 self._file.write(text.encode())
-            elif self._output is not None:
-                formats.write_atomic(self._output, text.encode())
             else:
                 sys.stdout.write(text)
                 sys.stdout.flush()

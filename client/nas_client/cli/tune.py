@@ -23,7 +23,7 @@ from ..tune import search, served
 from ..tune.search import Outcome
 from ..tune.settings import Settings, copied, models
 from .bench import checked, loads_of
-from .terminal import ERRORS, OUT, Url, connect, exit_codes
+from .terminal import ERRORS, OUT, Url, connect, exit_codes, writing
 
 _TIMEOUT_S = 60.0
 
@@ -105,13 +105,14 @@ def tune(
         if written:
             outcome.best.settings.write(model_repository, name)
         points = [point for one in outcome.tried for point in one.points]
-        if plot:
-            formats.write_atomic(plot, report.draw(points))
         if as_json:
             OUT.print_json(json.dumps(_plain(outcome, name, p99_ms, written)))
         else:
             OUT.print(_table(outcome, p99_ms))
             OUT.print(_verdict(outcome, p99_ms, dry_run), soft_wrap=True)
+        if plot:
+            with writing():
+                formats.write_atomic(plot, report.draw(points))
 
 
 def _milliseconds(text: str) -> float:

@@ -32,6 +32,7 @@ from .terminal import (
     print_error,
     print_retried,
     progress,
+    writing,
 )
 from .val_results import Results, Run
 
@@ -118,21 +119,25 @@ def val(
         if not in_all:
             raise DatasetError(f"{whole.name}: none of its classes is known to all models.")
         dataset = whole.restricted([id for id in whole.class_names if id in in_all])
-        runs = []
-        for detector, its in zip(detectors, categories, strict=True):
-            shared = {label: id for label, id in its.items() if id in in_all}
-            runs.append(_run(detector, dataset, measure.answers(detector, dataset, shared, asked, in_flight, resume)))
+        shared = [{label: id for label, id in its.items() if id in in_all} for its in categories]
+        runs = [
+            _run(detector, dataset, measure.answers(detector, dataset, its, asked, in_flight, resume))
+            for detector, its in zip(detectors, shared, strict=True)
+        ]
         differences = [paired_bootstrap.compare(dataset, runs[0].predictions, run.predictions) for run in runs[1:]]
         results = Results(dataset, asked, runs, differences)
-        if save_predictions:
-            results.save_predictions(save_predictions)
-        if per_class:
-            results.save_csv(per_class)
-        results.save_plots(save_plots, report)
         if as_json:
             OUT.print_json(json.dumps(results.as_dict()))
         else:
             results.print()
+        with writing():
+            if save_predictions:
+                results.save_predictions(save_predictions)
+            if per_class:
+                results.save_csv(per_class)
+            results.save_plots(save_plots, report)
+        for detector, its in zip(detectors, shared, strict=True):
+            measure.forget(detector, dataset, its, asked)
     if results.failed:
         ERRORS.print(f"{results.failed} of {len(dataset.pictures) * len(runs)} requests failed")
         raise typer.Exit(1)

@@ -61,7 +61,7 @@ class AsyncDetector:
         try:
             async for item in _each(items):
                 pending.append(asyncio.create_task(self._outcome(item, thresholds)))
-                while len(pending) > self._in_flight:
+                while pending and (len(pending) > self._in_flight or pending[0].done()):
                     yield await pending.popleft()
             while pending:
                 yield await pending.popleft()

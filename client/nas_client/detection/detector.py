@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
@@ -82,6 +82,7 @@ class Detector:
         self._must_share = shared_memory is True
         shares = self.transport.address.is_this_machine if shared_memory is None else shared_memory
         self._shared = SharedFrames(self.transport) if shares else None
+        self._idle_pools: dict[int, list[ThreadPoolExecutor]] = {}  # by their threads
 
     @property
     def shares_memory(self) -> bool:
@@ -216,7 +217,7 @@ class Detector:
                 return Failed(item, error)
 
         pending: deque[Future[Outcome[_Item]]] = deque()
-        pool = ThreadPoolExecutor(in_flight, thread_name_prefix="nas-client")
+        pool = self._pool(in_flight)
         try:
             for item in items:
                 pending.append(pool.submit(run, item))
@@ -225,10 +226,23 @@ class Detector:
             while pending:
                 yield pending.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
+            wait(pending)
+            self._idle_pools.setdefault(in_flight, []).append(pool)
+
+    def _pool(self, threads: int) -> ThreadPoolExecutor:
+        """One that nobody uses now: over HTTP each thread has a connection of its own, which is worth keeping."""
+        try:
+            return self._idle_pools[threads].pop()
+        except (KeyError, IndexError):
+            return ThreadPoolExecutor(threads, thread_name_prefix="nas-client")
 
     def close(self) -> None:
         """Release shared memory and close the connections."""
+        for pools in self._idle_pools.values():
+            while pools:
+                pools.pop().shutdown()
         if self._shared is not None:
             self._shared.close()
         self.transport.close()

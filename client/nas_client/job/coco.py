@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..output import coco
 from .run import dataset
 from .storage import Place
 
@@ -27,18 +28,14 @@ def write(output: Place, class_names: Sequence[str]) -> str:
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
         file.write(f'{{"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
         for number, row in enumerate(_answered(output, ["id", "width", "height", "error"]), 1):
-            image = {"id": number, "file_name": row["id"], "width": row["width"], "height": row["height"]}
+            image = coco.image_entry(number, row["id"], row["width"], row["height"])
             file.write(f"{',' if number > 1 else ''}\n{json.dumps(image, ensure_ascii=False)}")
         file.write('],\n"annotations": [')
         annotation = 0
         for number, row in enumerate(_answered(output, ["boxes", "scores", "labels", "error"]), 1):
-            for (left, top, right, bottom), score, label in zip(
-                row["boxes"], row["scores"], row["labels"], strict=True
-            ):
+            for box, score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
                 annotation += 1
-                box = [round(value, 2) for value in (left, top, right - left, bottom - top)]
-                one = {"id": annotation, "image_id": number, "category_id": label + 1, "bbox": box}
-                one |= {"score": round(score, 4), "area": round(box[2] * box[3], 2), "iscrowd": 0}
+                one = coco.annotation_entry(annotation, coco.result_entry(number, label + 1, box, score))
                 file.write(f"{',' if annotation > 1 else ''}\n{json.dumps(one)}")
         file.write("]}\n")
     return str(output / FILE)

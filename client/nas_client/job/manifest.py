@@ -37,6 +37,11 @@ def read(source: str) -> pa.Table:
             table = _found(place)
     except (OSError, pa.ArrowException) as error:
         raise JobError(f"{source}: cannot be read: {error}") from None
+    except UnicodeError as error:
+        named = error.object if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else error
+        raise JobError(
+            f"{source}: a name that is not UTF-8 text: {named!r:.200}; rename it, or list the others"
+        ) from None
     if not len(table):
         raise JobError(
             f"{source}: no picture in it; expected a folder of {', '.join(sorted(images.SUFFIXES))}, or a list"
@@ -62,7 +67,10 @@ def _listed(place: Place, kind: str) -> pa.Table:
         table = pa.table({"url": lines}, pa.schema([("url", pa.string())]))
     else:
         file = io.BytesIO(data)
-        table = pyarrow.csv.read_csv(file) if kind == ".csv" else pyarrow.parquet.read_table(file)
+        # Numbers stay as they are written: 000000000139 is the name of a picture.
+        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(("id", *_COLUMNS), pa.string()))
+        is_csv = kind == ".csv"
+        table = pyarrow.csv.read_csv(file, convert_options=as_text) if is_csv else pyarrow.parquet.read_table(file)
     column = next((name for name in _COLUMNS if name in table.column_names), None)
     if column is None:
         raise JobError(f"{place}: has columns {', '.join(table.column_names)}; expected one named url or path")

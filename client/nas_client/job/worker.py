@@ -15,7 +15,7 @@ from nas_eval.picture_size import size_wh
 from .. import own_server
 from ..detection.detector import Detector
 from ..detection.outcomes import Detected, Failed
-from ..errors import ModelUnavailable, ServerUnavailable, Unauthorized
+from ..errors import OF_THE_SERVER
 from .storage import Place
 
 SCHEMA = pa.schema(
@@ -31,8 +31,6 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # kind: message; null if it was answered
     ]
 )
-# Not a picture's fault: the job stops, and goes on where it was when it is started again.
-_OF_THE_SERVER = (ServerUnavailable, ModelUnavailable, Unauthorized)
 _RETRIES = 1000  # within the timeout
 
 
@@ -100,7 +98,7 @@ class Worker:
         ):
             row: dict[str, Any] = {"id": outcome.item["id"], "url": outcome.item["url"], "error": None}
             if isinstance(outcome, Failed):
-                if isinstance(outcome.error, _OF_THE_SERVER):
+                if isinstance(outcome.error, OF_THE_SERVER):
                     raise outcome.error
                 kind = "Unreadable" if isinstance(outcome.error, OSError) else type(outcome.error).__name__
                 row["error"] = f"{kind}: {outcome.error}"

@@ -38,12 +38,20 @@ class Source:
         if not self.relative:
             object.__setattr__(self, "relative", self.file_name)
 
+    def check_name(self) -> None:
+        """Raises OSError for a name that no result file can have in it: text is UTF-8."""
+        try:
+            self.name.encode()
+        except UnicodeEncodeError:
+            raise OSError("its name is not UTF-8 text; rename it") from None
+
     def read(self) -> bytes:
         """The encoded picture.
 
         Raises:
             OSError: if it cannot be read or downloaded; says why.
         """
+        self.check_name()
         if self.name == STDIN:
             return _limited([sys.stdin.buffer.read(MAX_BYTES + 1)])
         if _is_url(self.name):
@@ -106,6 +114,11 @@ def expand(
                 for path in _paths(name, suffixes, left_out)
             ]
     return sources
+
+
+def originals(sources: Iterable[Source]) -> frozenset[str]:
+    """Real paths of those that are files here: nothing may be written there."""
+    return frozenset(os.path.realpath(source.name) for source in sources if os.path.isfile(source.name))
 
 
 def split_url(name: str) -> SplitResult:

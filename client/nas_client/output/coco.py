@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .formats import Found, rounded, rows
+from .formats import Found, rows
 
 
 class UnknownToAnnotations(ValueError):
@@ -75,16 +76,16 @@ class Ids:
 
 def to_coco(results: Sequence[Found], names: Sequence[str], ids: Ids | None = None) -> str:
     """A data set with scores: images, categories (without a file id = label + 1), annotations (bbox xywh in pixels)."""
+    relative = Counter(found.relative_name for found in results)
     images = [
         ids.image(found)
         if ids
-        else {"id": number, "file_name": found.name, "width": found.size_wh[0], "height": found.size_wh[1]}
+        else image_entry(
+            number, found.name if relative[found.relative_name] > 1 else found.relative_name, *found.size_wh
+        )
         for number, found in enumerate(results, start=1)
     ]
-    annotations = [
-        {"id": number, **one, "area": rounded(one["bbox"][2] * one["bbox"][3], 2), "iscrowd": 0}
-        for number, one in enumerate(_annotations(results, ids), start=1)
-    ]
+    annotations = [annotation_entry(number, one) for number, one in enumerate(_annotations(results, ids), start=1)]
     categories = ids.entries if ids else [{"id": label + 1, "name": name} for label, name in enumerate(names)]
     return _text({"images": images, "categories": categories, "annotations": annotations})
 
@@ -96,15 +97,27 @@ def to_coco_results(results: Sequence[Found], names: Sequence[str], ids: Ids | N
 
 def _annotations(results: Sequence[Found], ids: Ids | None) -> list[dict[str, Any]]:
     return [
-        {
-            "image_id": ids.image(found)["id"] if ids else number,
-            "category_id": ids.category(name) if ids else label + 1,
-            "bbox": [rounded(value, 2) for value in (left, top, right - left, bottom - top)],
-            "score": rounded(score, 4),
-        }
+        result_entry(ids.image(found)["id"] if ids else number, ids.category(name) if ids else label + 1, box, score)
         for number, found in enumerate(results, start=1)
-        for (left, top, right, bottom), score, label, name in rows(found.detections)
+        for box, score, label, name in rows(found.detections)
     ]
+
+
+def image_entry(number: int, file_name: str, width: int, height: int) -> dict[str, Any]:
+    """Of a picture, its size in pixels."""
+    return {"id": number, "file_name": file_name, "width": width, "height": height}
+
+
+def result_entry(image_id: int, category_id: int, box_xyxy: Sequence[float], score: float) -> dict[str, Any]:
+    """Of an object, as COCO's evaluation takes it: what is beyond hundredths of a pixel is noise."""
+    left, top, right, bottom = box_xyxy
+    box = [round(value, 2) for value in (left, top, right - left, bottom - top)]
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": round(score, 4)}
+
+
+def annotation_entry(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as an annotation."""
+    return {"id": number, **result, "area": round(result["bbox"][2] * result["bbox"][3], 2), "iscrowd": 0}
 
 
 def _text(content: object) -> str:

@@ -7,10 +7,10 @@ import csv
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from ..detection.detections import Detections
@@ -42,6 +42,11 @@ class Found:
         """`bus.jpg`, or `clip.mp4#12`."""
         return self.source.name if self.frame is None else f"{self.source.name}#{self.frame}"
 
+    @property
+    def relative_name(self) -> str:
+        """Likewise, in the folder that was named."""
+        return self.source.relative if self.frame is None else f"{self.source.relative}#{self.frame}"
+
 
 def to_json(results: Sequence[Found], names: Sequence[str]) -> str:
     """One array with an object per picture."""
@@ -62,7 +67,7 @@ def csv_lines(found: Found) -> str:
     writer = csv.writer(text, lineterminator="\n")
     for box, score, label, name in rows(found.detections):
         writer.writerow(
-            [_plain_text(found.name), _plain_text(name), label, rounded(score, 4), *(rounded(v, 2) for v in box)]
+            [_plain_text(found.name), _plain_text(name), label, round(score, 4), *(round(v, 2) for v in box)]
         )
     return text.getvalue()
 
@@ -90,16 +95,19 @@ def yolo_lines(found: Found, with_scores: bool = False) -> str:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is whole, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    """A file that gets its name when it is whole, or none; a pipe or a device gets what is written at once."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
             yield file
-            os.fchmod(file.fileno(), 0o644)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -112,11 +120,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 def _record(found: Found) -> dict[str, Any]:
     return {
         "source": found.source.name,
-        **({} if found.frame is None else {"frame": found.frame, "time_s": rounded(found.time_s or 0.0, 3)}),
+        **({} if found.frame is None else {"frame": found.frame, "time_s": round(found.time_s or 0.0, 3)}),
         "width": found.size_wh[0],
         "height": found.size_wh[1],
         "detections": [
-            {"name": name, "label": label, "score": rounded(score, 4), "box_xyxy": [rounded(v, 2) for v in box]}
+            {"name": name, "label": label, "score": round(score, 4), "box_xyxy": [round(v, 2) for v in box]}
             for box, score, label, name in rows(found.detections)
         ],
     }
@@ -128,6 +136,10 @@ def rows(detections: Detections) -> Iterable[tuple[list[float], float, int, str]
     return zip(plain["boxes_xyxy"], plain["scores"], plain["labels"], plain["names"], strict=True)
 
 
-def rounded(value: float, digits: int) -> float:
-    """For files: what is beyond is noise."""
-    return round(value, digits)
+def numbered(wanted: PurePosixPath, taken: set[PurePosixPath]) -> PurePosixPath:
+    """The path, with a number before its suffix if it is taken; it is taken from then on."""
+    path, number = wanted, 2
+    while path in taken:
+        path, number = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}"), number + 1
+    taken.add(path)
+    return path

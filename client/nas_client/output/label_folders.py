@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from nas_ensembles.opencv import cv2
 from numpy.typing import NDArray
 
-from .formats import Found, write_atomic, yolo_lines
+from .formats import Found, numbered, write_atomic, yolo_lines
 
 Picture = bytes | NDArray[np.uint8]  # encoded, or a frame (H, W, 3) RGB
 
@@ -24,12 +25,18 @@ class LabelFolder(ABC):
         folder: is made.
         class_names: by label.
         with_scores: where the format has room for them.
+        originals: see `sources.originals`.
     """
 
-    suffix: str
-
-    def __init__(self, folder: Path, class_names: Sequence[str], with_scores: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        with_scores: bool = False,
+        originals: Collection[str] = (),
+    ) -> None:
         self._folder, self._class_names, self._with_scores = folder, class_names, with_scores
+        self._originals = originals
         self._taken: set[PurePosixPath] = set()
 
     @abstractmethod
@@ -42,14 +49,14 @@ class LabelFolder(ABC):
 
     def _stem(self, found: Found) -> PurePosixPath:
         """Where a picture belongs, without suffix; a name that was used gets a number."""
-        path = PurePosixPath(found.source.relative)
+        path = self._inside(PurePosixPath(found.source.relative))
         frame = "" if found.frame is None else f"_{found.frame:06d}"
-        wanted, number = path.with_name(f"{path.stem}{frame}"), 2
-        taken = wanted
-        while taken in self._taken:
-            taken, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
-        self._taken.add(taken)
-        return taken
+        taken = numbered(path.with_name(f"{path.stem}{frame}.x"), self._taken)  # names may have dots in them
+        return taken.with_name(taken.stem)
+
+    def _inside(self, path: PurePosixPath) -> PurePosixPath:
+        """Where a source's path lies in this folder."""
+        return path
 
 
 class YoloFolder(LabelFolder):
@@ -63,7 +70,13 @@ class YoloFolder(LabelFolder):
         lines = yolo_lines(found, self._with_scores)
         write_atomic(self._folder / "labels" / f"{stem}.txt", lines.encode())
         suffix = ".jpg" if isinstance(picture, np.ndarray) else PurePosixPath(found.source.file_name).suffix or ".jpg"
-        _place(self._folder / "images" / f"{stem}{suffix}", Path(found.source.name), picture)
+        _place(self._folder / "images" / f"{stem}{suffix}", Path(found.source.name), picture, self._originals)
+
+    def _inside(self, path: PurePosixPath) -> PurePosixPath:
+        """Below the last `images`: readers look for labels where the last of these in a picture's path is `labels`."""
+        folders = path.parts[:-1]
+        below = len(folders) - folders[::-1].index("images") if "images" in folders else 0
+        return PurePosixPath(*path.parts[below:])
 
     def close(self) -> None:
         names = "".join(f"  {label}: {_quoted(name)}\n" for label, name in enumerate(self._class_names))
@@ -76,8 +89,8 @@ class YoloFolder(LabelFolder):
 class VocFolder(LabelFolder):
     """An XML file of Pascal VOC for each picture, by supervision."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str], with_scores: bool = False) -> None:
-        super().__init__(folder, class_names, with_scores)
+    def __init__(self, folder: Path, class_names: Sequence[str], *others: Any, **named: Any) -> None:
+        super().__init__(folder, class_names, *others, **named)
         try:
             from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
         except ImportError:
@@ -94,8 +107,10 @@ class VocFolder(LabelFolder):
 FOLDERS: Mapping[str, type[LabelFolder]] = {"yolo": YoloFolder, "voc": VocFolder}
 
 
-def _place(path: Path, source: Path, picture: Picture) -> None:
+def _place(path: Path, source: Path, picture: Picture, originals: Collection[str]) -> None:
     """The picture itself beside its labels: linked if it is a file, else written."""
+    if not path.is_symlink() and str(path.resolve()) in originals and not (source.is_file() and path.samefile(source)):
+        raise OSError(f"not written: {path} is another picture's original. Give another folder with --output.")
     if isinstance(picture, bytes) and source.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.samefile(source):
@@ -106,6 +121,7 @@ def _place(path: Path, source: Path, picture: Picture) -> None:
         except OSError:  # a file system without links
             shutil.copyfile(source, path)
         return
+    path.unlink(missing_ok=True)  # a link of a run before
     data = picture if isinstance(picture, bytes) else cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
     write_atomic(path, data)
 

@@ -12,12 +12,13 @@ from typing import Any
 from nas_ensembles import contract
 from nas_eval.dataset import Dataset, Picture
 from nas_eval.downloads import cache_folder
+from nas_eval.errors import DownloadError
 from nas_eval.metrics import Prediction, to_predictions
 
 from ..detection.detector import Detector
 from ..detection.models import Model
 from ..detection.outcomes import Failed
-from ..errors import ServerUnavailable
+from ..errors import OF_THE_SERVER
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def answers(
         resume: begin with what an interrupted run of the same model, data and thresholds was answered.
 
     Raises:
-        ServerUnavailable: when the server goes away; what was answered is kept.
+        ServerUnavailable, ModelUnavailable, Unauthorized: no picture can be asked for any more; what was answered is
+            kept, until `forget`.
+        DownloadError: answers cannot be kept.
     """
     path = _kept(detector.model, dataset, categories, thresholds)
     known = _read(path) if resume else {}
@@ -57,8 +60,12 @@ def answers(
         if picture.id in known:
             yield Answer(picture, known[picture.id], resumed=True)
     missing = [picture for picture in dataset.pictures if picture.id not in known]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a" if known else "w", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a" if known else "w", encoding="utf-8")
+    except OSError as error:
+        raise DownloadError(f"{path.parent}: cannot keep answers there: {error}. Set NAS_CACHE.") from None
+    with opened as file:
         for outcome in detector.detect_many(
             missing,
             lambda picture: picture.path,
@@ -68,8 +75,8 @@ def answers(
             max_detections=thresholds.max_detections,
         ):
             if isinstance(outcome, Failed):
-                if isinstance(outcome.error, ServerUnavailable):
-                    raise ServerUnavailable(
+                if isinstance(outcome.error, OF_THE_SERVER):
+                    raise type(outcome.error)(
                         f"{outcome.error} The same command goes on where this one stopped."
                     ) from outcome.error
                 yield Answer(outcome.item, [], outcome.error)
@@ -79,7 +86,13 @@ def answers(
             file.write(json.dumps({"id": outcome.item.id, "predictions": predictions}) + "\n")
             file.flush()
             yield Answer(outcome.item, predictions)
-    path.unlink(missing_ok=True)
+
+
+def forget(
+    detector: Detector, dataset: Dataset, categories: Mapping[int, int], thresholds: contract.Thresholds
+) -> None:
+    """The answers that `answers` kept: the results are out."""
+    _kept(detector.model, dataset, categories, thresholds).unlink(missing_ok=True)
 
 
 def _kept(model: Model, dataset: Dataset, categories: Mapping[int, int], thresholds: contract.Thresholds) -> Path:

@@ -72,8 +72,28 @@ def test_originals_are_not_written_over(detect: partial, tmp_path: Path) -> None
         video.write(np.zeros((32, 32, 3), np.uint8), 0)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     _, errors = detect("chelsea.png", "x.mp4", "--save", ".", code=1)
-    assert errors.count("is the original. Give another folder with --save") == 2
+    assert errors.count("is an original. Give another folder with --save") == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nor_is_another_picture_of_the_same_name(detect: partial, tmp_path: Path) -> None:
+    (tmp_path / "pics" / "2024").mkdir(parents=True)
+    for name, picture in (("2024/a.png", "chelsea.png"), ("a.png", "coffee.png")):
+        shutil.copy(SAMPLES / picture, tmp_path / "pics" / name)
+    _, errors = detect("pics", "--save", "pics", code=1)
+    assert "not saved: pics/a.png is an original" in errors
+    assert (tmp_path / "pics/a.png").read_bytes() == (SAMPLES / "coffee.png").read_bytes()
+    assert (tmp_path / "pics/a_2.png").exists()  # the other's
+
+
+@pytest.mark.parametrize("format", ["json", "coco", "cvat", "label-studio", "csv", "table"])
+def test_a_name_that_is_no_text_loses_no_other(format: str, detect: partial, tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    shutil.copy(SAMPLES / "chelsea.png", tmp_path / "pics" / "a.png")
+    shutil.copy(SAMPLES / "chelsea.png", os.path.join(os.fsencode(tmp_path), b"pics", b"caf\xe9.png"))
+    _, errors = detect("pics", "--format", format, "--output", "out", code=1)
+    assert "its name is not UTF-8 text; rename it" in errors and "1 of 2 sources failed" in errors
+    assert "a.png" in (tmp_path / "out").read_text() and "Traceback" not in errors
 
 
 def test_standard_input_url_and_glob(detect: partial, tmp_path: Path) -> None:
@@ -151,6 +171,13 @@ def test_nothing_found(detect: partial) -> None:
         (["detect", "x.jpg", "--format", "xml"], 2, "xml"),
         (["detect"], 2, "Missing argument"),
         (["detect", "x.jpg", "--format", "voc"], 2, "give their folder with --output"),
+        (["detect", "x.jpg", "--format", "csv", "--output", "."], 2, ". is a folder; csv is one file"),
+        (["detect", "x.jpg", "--format", "csv", "--with-scores"], 2, "only yolo has a column to spare"),
+        (
+            ["detect", "x.mp4", "--format", "cvat", "--model", "yolo_nas_s_int8"],
+            1,
+            "cvat names pictures, and frames are",
+        ),
         (["detect", "x.jpg", "--format", "csv", "--like", "x.json"], 2, "only coco and coco-results have ids"),
         (["detect", "x.jpg", "--format", "coco", "--like", "x.json"], 2, "x.json: no such file"),
     ],

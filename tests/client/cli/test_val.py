@@ -220,11 +220,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(server: Server, data: Path,
         answers = list(run())
         assert sum(answer.resumed for answer in answers) >= 5
         assert [answer.picture.id for answer in answers if not answer.resumed][-1] == 12
-        assert not list(cache.iterdir())  # done
+        assert list(cache.iterdir()) == [kept]  # until the results are out
+        measure.forget(detector, dataset, categories, contract.VALIDATION_THRESHOLDS)
+        assert not list(cache.iterdir())
         fresh = list(run(resume=False))
         assert not any(answer.resumed for answer in fresh)
     by_id = {answer.picture.id: answer.predictions for answer in answers}
     assert by_id == {answer.picture.id: answer.predictions for answer in fresh}
+
+
+def test_a_file_that_cannot_be_written_loses_no_answer(server: Server, data: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [BIN / "nas-client", "val", "--url", server.grpc_url, "--data", data, "--model", INT8, "--csv"]
+
+    def run(path: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*map(str, command), str(path)], capture_output=True, text=True, timeout=300, check=False)
+
+    done = run(tmp_path / "file" / "classes.csv")
+    assert done.returncode == 1 and "mAP 50-95" in done.stdout and "cannot write to" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and list(cache.iterdir())
+    done = run(tmp_path / "classes.csv")
+    assert done.returncode == 0 and (tmp_path / "classes.csv").exists() and not list(cache.iterdir())
 
 
 def test_ctrl_c_keeps_what_was_answered(server: Server, data: Path, cache: Path) -> None:

@@ -54,6 +54,14 @@ def test_detect_many_keeps_order_and_goes_on_after_errors(detector: Detector) ->
     assert all(len(outcome.detections) == 1 for outcome in outcomes if isinstance(outcome, Detected))
 
 
+def test_connections_are_kept(server: Server) -> None:
+    with Detector(f"http://{server.http_url}", model=INT8) as detector:
+        for _ in range(4):
+            assert len(list(detector.detect_many([BUS] * 4, in_flight=2))) == 4
+        opened = detector.transport._opened  # type: ignore[attr-defined]
+        assert len(opened) <= 3  # this thread's, and two
+
+
 def test_detect_many_is_lazy_and_stops(detector: Detector) -> None:
     taken = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_lists(folder: Path) -> None:
     table = pa.table({"url": ["s3://bucket/1.jpg", "s3://bucket/2.jpg"], "weather": ["sun", "rain"]})
     parquet.write_table(table, folder / "list.parquet")
     assert manifest.read(str(folder / "list.parquet"))["id"].to_pylist() == ["s3://bucket/1.jpg", "s3://bucket/2.jpg"]
+
+
+def test_numbers_are_names(folder: Path) -> None:
+    (folder / "list.csv").write_text("id,path\n000000000139,b.JPG\n139,a/c.png\n000000000285,d.webp\n")
+    found = manifest.read(str(folder / "list.csv"))
+    assert found["id"].to_pylist() == ["000000000139", "139", "000000000285"]
+
+
+def test_names_that_are_no_text_are_named(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    with pytest.raises(JobError, match="a name that is not UTF-8 text"):
+        manifest.read(str(folder))
+    (folder / "list.txt").write_bytes(b"b.JPG\ncaf\xe9.jpg\n")
+    with pytest.raises(JobError, match="a name that is not UTF-8 text"):
+        manifest.read(str(folder / "list.txt"))
 
 
 @pytest.mark.parametrize(

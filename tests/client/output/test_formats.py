@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +69,27 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         formats.write_atomic(target, "text is no bytes")  # type: ignore[arg-type]
     assert target.read_bytes() == b"old" and [p.name for p in target.parent.iterdir()] == ["x.txt"]
+
+
+def test_pipes_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit((tmp_path / "pipe").read_bytes)
+        formats.write_atomic(tmp_path / "pipe", b"whole")
+        assert reader.result(60) == b"whole" and (tmp_path / "pipe").is_fifo()
+    (tmp_path / "null").symlink_to("/dev/null")
+    formats.write_atomic(tmp_path / "null", b"x")
+    assert (tmp_path / "null").is_symlink() and Path("/dev/null").is_char_device()
+
+
+def test_files_have_the_rights_that_the_user_gives_and_any_name(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".csv")
+    before = os.umask(0o027)
+    try:
+        formats.write_atomic(path, b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and list(tmp_path.iterdir()) == [path]
 
 
 def test_annotate_draws_boxes_where_they_are() -> None:

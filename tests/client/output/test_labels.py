@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from nas_client import Detections
-from nas_client.media.sources import Source, expand
+from nas_client.media.sources import Source, expand, originals
 from nas_client.output import annotation_tools, coco
 from nas_client.output.formats import Found, yolo_lines
 from nas_client.output.label_folders import VocFolder, YoloFolder
@@ -189,3 +189,42 @@ def test_cvat_gets_boxes_by_picture(sources: list[Source]) -> None:
     assert [image.get("name") for image in images] == ["a/x.jpg", "b/x.jpg", "y.png"]
     box = images[0][0].attrib
     assert box["label"] == NAMES[1] and [float(box[edge]) for edge in ("xtl", "ytl", "xbr", "ybr")] == [10, 5, 30, 25]
+
+
+def test_a_source_with_a_folder_of_images_is_found_by_its_readers(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    for name in ("images/train/a.jpg", "images/b.jpg", "more.images/c.jpg"):
+        (tmp_path / "ds" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "ds" / name), picture)
+    write_yolo(tmp_path / "out", expand([str(tmp_path / "ds")]))
+    dataset = open_dataset(str(tmp_path / "out/data.yaml"))
+    assert len(dataset.pictures) == 3 and len(dataset.truth["annotations"]) == 6
+    assert sorted(str(p.relative_to(tmp_path / "out/labels")) for p in (tmp_path / "out/labels").rglob("*.txt")) == [
+        "b.txt",
+        "more.images/c.txt",
+        "train/a.txt",
+    ]
+
+
+def test_another_pictures_original_stays(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    for name in ("images/a.jpg", "a/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture)
+    listed = [*expand([str(tmp_path / "a")]), *expand([str(tmp_path / "images")])]
+    labels = YoloFolder(tmp_path, NAMES, originals=originals(listed))
+    with pytest.raises(OSError, match="is another picture's original"):
+        labels.add(found(listed[0]), b"x")
+    assert (tmp_path / "images/a.jpg").is_file() and not (tmp_path / "images/a.jpg").is_symlink()
+
+
+def test_coco_is_read_back_with_the_folder_that_was_named(
+    tmp_path: Path, sources: list[Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = expand(["in"])
+    Path("out.json").write_text(coco.to_coco([found(source) for source in listed], NAMES))
+    dataset = open_dataset("out.json", Path("in"))
+    assert len(dataset.pictures) == len(sources) and len(dataset.truth["annotations"]) == 6
+    twice = json.loads(
+        coco.to_coco([found(listed[0]), found(listed[0], 1), found(Source("other/x", "", "a/x.jpg"))], NAMES)
+    )
+    assert [image["file_name"] for image in twice["images"]] == ["in/a/x.jpg", "a/x.jpg#1", "other/x"]
