@@ -79,7 +79,7 @@ class Server:
         self.model_repository = Path(model_repository).absolute()
         self.models = tuple(models)
         self.timeout_s = timeout_s
-        self._host = resolved(host)
+        self._host = host
         self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self._log_path = None if log is None else Path(log)
@@ -140,6 +140,7 @@ class Server:
         if self._verify and self._poll_s:
             raise ServerError("what is loaded later cannot be verified: leave out --verify, or --poll")
         try:
+            self._host = resolved(self._host)
             models = repository.with_parts(self.model_repository, self.models)
             integrity.check(self.model_repository, models, self._verify)
             self._launch(models)

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,12 @@ def test_a_model_that_is_still_copied_or_damaged_does_not_end_what_is_served(one
         file.write_bytes(whole[:1000])
         assert until(lambda: "note not served yet: " in log.read_text())
         assert http.get("v2/models/first/ready").is_success and "reloading" not in log.read_text()
+        next(
+            p for p in psutil.process_iter() if p.name() == "tritonserver" and f"{tmp_path}" in str(p.cmdline())
+        ).kill()
+        time.sleep(3)  # it waits, and says so
+        assert http.get("v2/health/ready").status_code == 503 and http.get("v2/health/live").is_success
         file.write_bytes(whole)
         assert until(lambda: http.get(f"v2/models/{NAME}/ready").is_success)
-        assert log.read_text().count("not served yet") == 1 and http.get("v2/models/first/ready").is_success
+        assert log.read_text().count("not served yet") == 1 and "gave-up" not in log.read_text()
+        assert http.get("v2/models/first/ready").is_success

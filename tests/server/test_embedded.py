@@ -170,7 +170,10 @@ def has_ipv6() -> bool:
 
 def test_an_address_that_is_none_is_named(models: Path) -> None:
     with pytest.raises(ServerError, match="no-such-host.invalid: no address to listen on"):
-        Server(models, host="no-such-host.invalid")
+        Server(models, host="no-such-host.invalid").start()
+    process = nas_serve(models, "--host", "no-such-host.invalid")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "error: no-such-host.invalid: no address" in errors and "Traceback" not in errors
     with pytest.raises(ServerError, match=r"http port \d+ on 192.0.2.1 cannot be had: Cannot assign requested address"):
         Server(models, host="192.0.2.1").start()
 

@@ -127,9 +127,10 @@ class Results:
                 self._print(_COCO[self._format](self._found, self._class_names, self._ids))
             elif self._format in _WHOLE:
                 self._print(_WHOLE[self._format](self._found, self._class_names))
-                if self._format == "label-studio" and self._output is not None:
-                    text = annotation_tools.label_studio_interface(self._class_names)
-                    formats.write_atomic(self._output.with_suffix(".interface.xml"), text.encode())
+        if self._format == "label-studio" and self._output is not None and self._output.is_file():
+            text = annotation_tools.label_studio_interface(self._class_names)
+            with writing():
+                formats.write_atomic(self._output.with_suffix(".interface.xml"), text.encode())
 
     def _print(self, text: str) -> None:
         with writing(self._output):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -82,7 +83,7 @@ class Detector:
         self._must_share = shared_memory is True
         shares = self.transport.address.is_this_machine if shared_memory is None else shared_memory
         self._shared = SharedFrames(self.transport) if shares else None
-        self._idle_pools: dict[int, list[ThreadPoolExecutor]] = {}  # by their threads
+        self._idle_pools: dict[tuple[int, int], list[ThreadPoolExecutor]] = {}  # by process and threads
 
     @property
     def shares_memory(self) -> bool:
@@ -229,19 +230,19 @@ class Detector:
             for future in pending:
                 future.cancel()
             wait(pending)
-            self._idle_pools.setdefault(in_flight, []).append(pool)
+            self._idle_pools.setdefault((os.getpid(), in_flight), []).append(pool)
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
         """One that nobody uses now: over HTTP each thread has a connection of its own, which is worth keeping."""
         try:
-            return self._idle_pools[threads].pop()
+            return self._idle_pools[os.getpid(), threads].pop()  # a child has none of its parent's threads
         except (KeyError, IndexError):
             return ThreadPoolExecutor(threads, thread_name_prefix="nas-client")
 
     def close(self) -> None:
         """Release shared memory and close the connections."""
-        for pools in self._idle_pools.values():
-            while pools:
+        for (process, _), pools in list(self._idle_pools.items()):
+            while process == os.getpid() and pools:
                 pools.pop().shutdown()
         if self._shared is not None:
             self._shared.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -76,14 +75,12 @@ class Ids:
 
 def to_coco(results: Sequence[Found], names: Sequence[str], ids: Ids | None = None) -> str:
     """A data set with scores: images, categories (without a file id = label + 1), annotations (bbox xywh in pixels)."""
-    relative = Counter(found.relative_name for found in results)
+    names_given = [found.name for found in results]
+    relative = [found.relative_name for found in results]
+    file_names = relative if len(set(relative)) == len(relative) else names_given  # of several folders
     images = [
-        ids.image(found)
-        if ids
-        else image_entry(
-            number, found.name if relative[found.relative_name] > 1 else found.relative_name, *found.size_wh
-        )
-        for number, found in enumerate(results, start=1)
+        ids.image(found) if ids else image_entry(number, file_name, *found.size_wh)
+        for number, (found, file_name) in enumerate(zip(results, file_names, strict=True), start=1)
     ]
     annotations = [annotation_entry(number, one) for number, one in enumerate(_annotations(results, ids), start=1)]
     categories = ids.entries if ids else [{"id": label + 1, "name": name} for label, name in enumerate(names)]

@@ -44,8 +44,9 @@ class Found:
 
     @property
     def relative_name(self) -> str:
-        """Likewise, in the folder that was named."""
-        return self.source.relative if self.frame is None else f"{self.source.relative}#{self.frame}"
+        """Likewise, in the folder that was named; of a URL all of it."""
+        path = self.source.name if "://" in self.source.name else self.source.relative
+        return path if self.frame is None else f"{path}#{self.frame}"
 
 
 def to_json(results: Sequence[Found], names: Sequence[str]) -> str:
@@ -96,8 +97,8 @@ def yolo_lines(found: Found, with_scores: bool = False) -> str:
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is whole, or none; a pipe or a device gets what is written at once."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+    if path.exists() and (not path.is_file() or _is_open(path)):
+        with path.open("wb", buffering=0) as file:
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +107,20 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)
         raise
+
+
+def _is_open(path: Path) -> bool:
+    """Whether it leads to what a process has opened, such as /dev/stdout."""
+    while path.is_symlink():
+        if path.is_relative_to("/proc") or path.is_relative_to("/dev"):
+            return True
+        path = path.parent / path.readlink()
+    return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:

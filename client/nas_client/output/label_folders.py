@@ -68,9 +68,13 @@ class YoloFolder(LabelFolder):
     def add(self, found: Found, picture: Picture) -> None:
         stem = self._stem(found)
         lines = yolo_lines(found, self._with_scores)
-        write_atomic(self._folder / "labels" / f"{stem}.txt", lines.encode())
         suffix = ".jpg" if isinstance(picture, np.ndarray) else PurePosixPath(found.source.file_name).suffix or ".jpg"
-        _place(self._folder / "images" / f"{stem}{suffix}", Path(found.source.name), picture, self._originals)
+        place, source = self._folder / "images" / f"{stem}{suffix}", Path(found.source.name)
+        own = place.is_symlink() or source.is_file() and place.exists() and place.samefile(source)
+        if not own and str(place.resolve()) in self._originals:
+            raise ValueError(f"not written: {place} is another picture's original. Give another folder with --output.")
+        write_atomic(self._folder / "labels" / f"{stem}.txt", lines.encode())
+        _place(place, source, picture)
 
     def _inside(self, path: PurePosixPath) -> PurePosixPath:
         """Below the last `images`: readers look for labels where the last of these in a picture's path is `labels`."""
@@ -107,10 +111,8 @@ class VocFolder(LabelFolder):
 FOLDERS: Mapping[str, type[LabelFolder]] = {"yolo": YoloFolder, "voc": VocFolder}
 
 
-def _place(path: Path, source: Path, picture: Picture, originals: Collection[str]) -> None:
+def _place(path: Path, source: Path, picture: Picture) -> None:
     """The picture itself beside its labels: linked if it is a file, else written."""
-    if not path.is_symlink() and str(path.resolve()) in originals and not (source.is_file() and path.samefile(source)):
-        raise OSError(f"not written: {path} is another picture's original. Give another folder with --output.")
     if isinstance(picture, bytes) and source.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.samefile(source):

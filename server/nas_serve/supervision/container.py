@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def settings(command: Sequence[str]) -> Settings:
     for service, port in DEFAULT_PORTS.items():
         options.add_argument(f"--{service}-port", type=int, default=port)
     given, rest = options.parse_known_args(command)
+    start_s = _start_s()
     front = Front(
         host=given.http_address,
         ports={service: getattr(given, f"{service}_port") for service in DEFAULT_PORTS},
@@ -54,8 +56,18 @@ def settings(command: Sequence[str]) -> Settings:
         state=state,
         public_key=_taken("NAS_VERIFY_KEY"),
         watch=os.environ.get("NAS_WATCH", "0") not in ("", "0"),
-        start_s=float(os.environ.get("NAS_START_S") or Settings.start_s),
+        start_s=start_s,
     )
+
+
+def _start_s() -> float:
+    text = os.environ.get("NAS_START_S")
+    if not text:
+        return Settings.start_s
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise ValueError(f"NAS_START_S={text}: expected seconds")
 
 
 def _take_over(state: Path, prefix: str) -> None:

@@ -112,11 +112,12 @@ class Supervisor:
         return 0
 
     def _wait_for_models(self) -> None:
-        """Until there is one, if it is told of changes at all."""
+        """Until there is one and all are whole, if it is told of changes at all."""
         if self._watched is None:
             return
         if self._watched.is_empty:
             say("waiting", f"there are no models in {self._watched.repository}; what nas-build puts there is served")
+        if self._watched.is_empty or not self._is_whole():
             self._watched.forget()
             self._start_envoy()
             while not self._has_changed():
@@ -132,16 +133,20 @@ class Supervisor:
             if not self._watched.changed() or now - self._looked_at < _LOOK_AGAIN_S:
                 return False
             self._looked_at = now
-            try:
-                self._check()
-            except integrity.IntegrityError as error:
-                if str(error) != self._wrong:
-                    say("note", f"not served yet: {error}")
-                self._wrong = str(error)
-                return False
-            self._looked_at, self._wrong = -math.inf, ""
-            return True
+            return self._is_whole()
         return False
+
+    def _is_whole(self) -> bool:
+        """What was built; what cannot be served is told of once."""
+        try:
+            self._check()
+        except integrity.IntegrityError as error:
+            if str(error) != self._wrong:
+                say("note", f"not served yet: {error}")
+            self._wrong = str(error)
+            return False
+        self._looked_at, self._wrong = -math.inf, ""
+        return True
 
     def _check(self) -> None:
         settings = self._settings

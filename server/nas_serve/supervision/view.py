@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +23,23 @@ def link(repository: Path, models: Sequence[str], folder: Path, *, polled: bool)
         folder: to make.
         polled: their versions come and go, so whole folders are linked.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir()
     for name in models or names(repository):
-        source, without = repository / name, shutil.ignore_patterns("__pycache__")
         if polled:
-            (folder / name).symlink_to(source)
+            (folder / name).symlink_to(repository / name)
         else:
-            shutil.copytree(source.resolve(), folder / name, ignore=without, copy_function=os.symlink)
+            _link_files(repository / name, folder / name)
+
+
+def _link_files(source: Path, folder: Path) -> None:
+    """In folders of our own, which can be written to and taken away."""
+    folder.mkdir()
+    for path in source.resolve().iterdir():
+        if path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            _link_files(path, folder / path.name)
+        else:
+            (folder / path.name).symlink_to(path)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,15 @@ def test_connections_are_kept(server: Server) -> None:
             assert len(list(detector.detect_many([BUS] * 4, in_flight=2))) == 4
         opened = detector.transport._opened  # type: ignore[attr-defined]
         assert len(opened) <= 3  # this thread's, and two
+
+
+def test_a_child_has_threads_of_its_own(server: Server) -> None:
+    code = "import os, sys, nas_client; d = nas_client.Detector('http://' + sys.argv[1], sys.argv[2])\n"
+    code += "ask = lambda: sum(len(o.detections) for o in d.detect_many([sys.argv[3]] * 3)); before = ask()\n"
+    code += "child = os.fork()\nif not child: os._exit(ask() != before)\n"
+    code += "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or ask() != before)"
+    command = [sys.executable, "-c", code, server.http_url, INT8, str(BUS)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0
 
 
 def test_detect_many_is_lazy_and_stops(detector: Detector) -> None:

@@ -77,9 +77,19 @@ def test_pipes_and_devices_stay_what_they_are(tmp_path: Path) -> None:
         reader = pool.submit((tmp_path / "pipe").read_bytes)
         formats.write_atomic(tmp_path / "pipe", b"whole")
         assert reader.result(60) == b"whole" and (tmp_path / "pipe").is_fifo()
+    with (tmp_path / "file").open("wb") as file:
+        (tmp_path / "out").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        formats.write_atomic(tmp_path / "out", b"x")
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "file").read_bytes() == b"x"
     (tmp_path / "null").symlink_to("/dev/null")
     formats.write_atomic(tmp_path / "null", b"x")
     assert (tmp_path / "null").is_symlink() and Path("/dev/null").is_char_device()
+
+
+def test_what_cannot_be_written_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as error:
+        formats.write_atomic(Path("/proc/nothing.csv"), b"x")
+    assert error.value.filename == "/proc/nothing.csv"
 
 
 def test_files_have_the_rights_that_the_user_gives_and_any_name(tmp_path: Path) -> None:

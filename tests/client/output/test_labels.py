@@ -211,8 +211,11 @@ def test_another_pictures_original_stays(tmp_path: Path, picture: NDArray[np.uin
         cv2.imwrite(str(tmp_path / name), picture)
     listed = [*expand([str(tmp_path / "a")]), *expand([str(tmp_path / "images")])]
     labels = YoloFolder(tmp_path, NAMES, originals=originals(listed))
-    with pytest.raises(OSError, match="is another picture's original"):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("by hand")
+    with pytest.raises(ValueError, match="is another picture's original"):
         labels.add(found(listed[0]), b"x")
+    assert (tmp_path / "labels/a.txt").read_text() == "by hand"
     assert (tmp_path / "images/a.jpg").is_file() and not (tmp_path / "images/a.jpg").is_symlink()
 
 
@@ -227,4 +230,4 @@ def test_coco_is_read_back_with_the_folder_that_was_named(
     twice = json.loads(
         coco.to_coco([found(listed[0]), found(listed[0], 1), found(Source("other/x", "", "a/x.jpg"))], NAMES)
     )
-    assert [image["file_name"] for image in twice["images"]] == ["in/a/x.jpg", "a/x.jpg#1", "other/x"]
+    assert [image["file_name"] for image in twice["images"]] == ["in/a/x.jpg", "in/a/x.jpg#1", "other/x"]

@@ -85,6 +85,13 @@ def test_shared_memory_of_a_run_that_was_killed_with_its_container_is_cleared_aw
             region.unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("given", ["10m", "nan", "-1", "inf"])
+def test_a_time_that_is_none_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_START_S", given)
+    with pytest.raises(ValueError, match=f"NAS_START_S={given}: expected seconds"):
+        container.settings(["tritonserver"])
+
+
 @pytest.mark.parametrize("given", [{"CLIENT_CA": "ca"}, {"CERT": "c"}, {"KEY": "k"}, {"KEY": "k", "CLIENT_CA": "ca"}])
 def test_half_of_tls_is_refused(given: dict[str, str], made: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in given.items():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,23 @@ def test_it_takes_the_place_of_the_one_before(models: Path, tmp_path: Path) -> N
         assert view.names(tmp_path / "view") == ["other"]
     assert sorted(path.name for path in (tmp_path / "view" / "other").iterdir()) == ["1", "2", "3", "config.pbtxt"]
     assert (models / "other" / "1" / "model.py").is_file()  # nothing of it was taken away
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_folders_that_cannot_be_written_to(models: Path, tmp_path: Path) -> None:
+    """As on a read-only store: what is made of them can be taken away again."""
+    for path in (models, *models.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o555)
+    (tmp_path / "own").mkdir(mode=0o777)
+    (tmp_path / "own").chmod(0o777)
+    for path in tmp_path.resolve().parents:
+        if path.stat().st_mode & 0o077 == 0:
+            pytest.skip(f"{path} is closed to others")
+    code = "import os, sys; from pathlib import Path; from nas_serve.supervision import view; os.setuid(12345)\n"
+    code += "for _ in range(2): view.link(Path(sys.argv[1]), [], Path(sys.argv[2]), polled=False)"
+    command = [sys.executable, "-c", code, str(models), str(tmp_path / "own" / "view")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and view.names(tmp_path / "own" / "view") == ["one", "other"], done.stderr
 
 
 def test_a_view_has_links_to_files_and_no_bytecode(models: Path, tmp_path: Path) -> None:
