@@ -167,6 +167,14 @@ class _Build:
             self.progress.warn(
                 f"{len(self.pictures)} pictures are too few to hold some out: int8's loss is measured on the same ones."
             )
+        in_both = {digest for _, digest in self.key["pictures"]} & {
+            digest for _, digest in self.key["validation"] or ()
+        }
+        if in_both:
+            self.progress.warn(
+                f"{len(in_both)} of the pictures that int8's loss is measured on calibrate it, too: it may be larger.",
+                options=("int8.validation",),
+            )
         calibration, measuring = (self.pictures, []) if self.labelled else calibration_data.hold_out(self.pictures)
         held_out = self.labelled or unlabelled("held-out pictures", measuring, self.class_names)
         scheme, int8 = self.target.scheme, self.options.int8

@@ -78,10 +78,9 @@ def sign(repository: Path, name: str, private_key: Path) -> Path:
     if unread := sorted(path for path, digest in files.items() if not digest):
         raise IntegrityError(f"{name} cannot be signed: {', '.join(unread[:_SHOWN])}: a link, or not to be read")
     text = json.dumps({"files": files}, indent=1, sort_keys=True)
-    (folder / SIGNATURE).unlink(missing_ok=True)
-    (folder / SIGNED).write_text(text + "\n", encoding="utf-8")
     signing = _library().signing
     try:
+        (folder / SIGNED).write_text(text + "\n", encoding="utf-8")
         config = signing.Config().use_elliptic_key_signer(private_key=private_key)
         config.set_hashing_config(_all_but_the_signature(folder)).sign(folder, folder / SIGNATURE)
     except (OSError, ValueError, TypeError) as error:

@@ -84,7 +84,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.name}: {len(missing)} of its {len(self.class_names)} classes are unknown to the model: "
                 f"{checks.some(missing)}. The model knows: {checks.some(list(model_names))}. Take the data set that it "
-                f"was trained for{'' if none_known else ', or leave the unknown ones out'}.",
+                "was trained for.",
                 remedy=None if none_known else "ignore_unknown",
             )
         return {labels[_key(name)]: id for id, name in self.class_names.items() if _key(name) in labels}

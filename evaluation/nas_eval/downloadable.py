@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import zipfile
@@ -93,11 +94,12 @@ class YoloArchive:
 
     def load(self, folder: Path, split: str) -> Dataset:
         """A split, from where it is unpacked."""
-        import yaml  # with the `val` extra only
-
         path = folder / "data.yaml"
-        names = dict(enumerate(COCO_NAMES))
-        path.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": names}))
+        if not path.is_file():
+            names = "".join(f"  {label}: {name}\n" for label, name in enumerate(COCO_NAMES))
+            whole = path.with_name(f"{path.name}.{os.getpid()}")
+            whole.write_text(f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}")
+            whole.replace(path)
         return load_yolo(path, split)
 
 
@@ -159,29 +161,36 @@ def fetch_dataset(name: str, split: str = "val", progress: Progress = lambda *_:
     if split not in source.splits:
         raise DatasetError(f"{name}: has the splits {', '.join(source.splits)}, got {split}.", remedy="split")
     folder = downloads.cache_folder() / "datasets" / name
-    archives = downloads.cache_folder() / "downloads"
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+            with downloads.alone(folder):
+                if not folder.is_dir():
+                    _fetch(source, folder, progress)
         except OSError as error:
             raise DownloadError(f"{folder.parent}: cannot keep {name} there: {error}. Set NAS_CACHE.") from None
-        try:
-            for archive in source.archives:
-                _unpack(downloads.fetch(archive, archives, progress=progress), staging, source.path_of, progress)
-            source.check(staging)
-            staging.rename(folder)
-        except DatasetError:
-            for archive in source.archives:
-                if archive.sha256 is None:
-                    (archives / archive.name).unlink(missing_ok=True)  # the next try is not to find it again
-            raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        for archive in source.archives:
-            (archives / archive.name).unlink(missing_ok=True)
     dataset = source.load(folder, split)
     return Dataset(name, dataset.pictures, dataset.truth)
+
+
+def _fetch(source: CocoArchives | YoloArchive, folder: Path, progress: Progress) -> None:
+    """Download and unpack it; the folder is there when it is whole."""
+    archives = downloads.cache_folder() / "downloads"
+    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        for archive in source.archives:
+            _unpack(downloads.fetch(archive, archives, progress=progress), staging, source.path_of, progress)
+        source.check(staging)
+        staging.rename(folder)
+    except DatasetError:
+        for archive in source.archives:
+            if archive.sha256 is None:
+                (archives / archive.name).unlink(missing_ok=True)  # the next try is not to find it again
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    for archive in source.archives:
+        (archives / archive.name).unlink(missing_ok=True)
 
 
 def _unpack(path: Path, folder: Path, path_of: Callable[[str], str | None], progress: Progress) -> None:

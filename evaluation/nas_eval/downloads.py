@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import platformdirs
+from filelock import FileLock
 
 from .errors import DownloadError
 
@@ -58,11 +60,14 @@ def fetch(
     reasons = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for url in download.urls:
-            reason = _try(url, download, target, progress)
-            if reason is None:
+        with alone(target):
+            if target.is_file() and download.sha256 in (None, file_sha256(target)):
                 return target
-            reasons.append(f"{without_secrets(url)}: {reason}")
+            for url in download.urls:
+                reason = _try(url, download, target, progress)
+                if reason is None:
+                    return target
+                reasons.append(f"{without_secrets(url)}: {reason}")
     except OSError as error:
         raise DownloadError(f"{folder}: cannot keep {download.name} there: {error}. Set NAS_CACHE.") from error
     raise DownloadError(
@@ -70,6 +75,16 @@ def fetch(
         + "\n  ".join(reasons)
         + f"\nBring the file{_pin(download)} here by other means and put it at {target}."
     )
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Of several processes one at a time; the next looks first whether the path is there."""
+    with FileLock(f"{path}.lock") as lock:
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _pin(download: Download) -> str:
@@ -89,7 +104,7 @@ def _try(url: str, download: Download, target: Path, progress: Progress) -> str 
     part = target.with_name(f"{target.name}.part")
     try:
         _receive(url, part, download, progress)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ImportError) as error:  # a proxy may want a package
         _drop_unpinned(part, download)
         return _reason(error)
     except KeyboardInterrupt:

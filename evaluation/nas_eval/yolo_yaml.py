@@ -116,7 +116,7 @@ def _files(path: Path, root: Path, source: str) -> list[Path]:
     """Pictures of a folder or of a text file that lists them."""
     place = root / source  # an absolute source stays as it is
     if os.path.isdir(place):
-        return sorted(file for file in place.rglob("*") if file.suffix.lower() in images.SUFFIXES)
+        return sorted(file for file in place.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file())
     if os.path.isfile(place) and place.suffix == ".txt":
         files = []
         for number, line in enumerate(_lines(place), 1):

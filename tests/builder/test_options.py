@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nas_build import Int8Options, OptionError, Options, TensorRTOptions
+from nas_build import BuildError, CheckpointError, Int8Options, OptionError, Options, TensorRTOptions
 from nas_build.inputs import build_key
 from nas_build.options import _DECIDES_NOTHING, _FOUND_IN, entries_found, key_entries
 
@@ -14,6 +14,18 @@ from support.samples import DEMO, PICTURES
 CLASSES = (Options, Int8Options, TensorRTOptions)
 # What the pipeline adds, which knows target and name.
 OF_THE_PIPELINE = {"name", "instances", "queue_delay_us", "target"}
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"typo.txt: cannot read class names: No such file") as caught:
+        build_key.collect(Options(class_names=tmp_path / "typo.txt"), DEMO, [], None)
+    assert caught.value.options == ("class_names",)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        build_key.collect(Options(), tmp_path, [], None)
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    assert build_key.collect(Options(), DEMO, [tmp_path / "gone.jpg"], None)["pictures"] == [
+        [f"{tmp_path.name}/gone.jpg", ""]
+    ]
 
 
 def test_pictures_of_one_name_all_count(tmp_path: Path) -> None:

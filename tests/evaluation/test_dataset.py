@@ -43,7 +43,7 @@ def test_classes_are_matched_by_name_not_by_place() -> None:
 
 def test_classes_the_model_lacks_are_refused_or_left_out() -> None:
     dataset = made([(5, "nut"), (7, "bolt")])
-    message = "1 of its 2 classes are unknown to the model: nut. The model knows: bolt. .* leave the unknown ones out"
+    message = "1 of its 2 classes are unknown to the model: nut. The model knows: bolt. .* was trained for"
     with pytest.raises(DatasetError, match=message) as caught:
         dataset.categories_of(["bolt"])
     assert caught.value.remedy == "ignore_unknown"

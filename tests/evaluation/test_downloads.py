@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +39,7 @@ class Files(Quiet):
         if start >= len(data):
             self.send_error(416)
             return
+        time.sleep(self.path == "/slow")
         packed = self.path == "/packed" and "gzip" in self.headers.get("Accept-Encoding", "")
         data = gzip.compress(data) if packed else data
         self.send_response(206 if start else 200)
@@ -124,7 +128,7 @@ def test_an_interrupt_leaves_what_can_be_resumed(
     sha256: str | None, left: list[str], host: str, tmp_path: Path
 ) -> None:
     def interrupt(*_: object) -> None:
-        assert names(tmp_path) == ["weights.pth.part"]
+        assert names(tmp_path) == ["weights.pth.lock", "weights.pth.part"]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -142,3 +146,15 @@ def test_what_is_not_pinned_starts_over(host: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pth.part").write_bytes(b"of a process that was killed")
     assert fetch(Download("weights.pth", None, (f"{host}/good",)), tmp_path).read_bytes() == DATA
     assert Files.ranges == [None, None]
+
+
+@pytest.mark.parametrize("sha256", [SHA, None], ids=["pinned", "not pinned"])
+def test_two_processes_receive_it_once(sha256: str | None, host: str, tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from nas_eval.downloads import Download, fetch\n"
+    code += "fetch(Download('weights.pth', sys.argv[3] or None, (sys.argv[1],)), Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, f"{host}/slow", str(tmp_path), sha256 or ""]
+    Files.ranges.clear()
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert (tmp_path / "weights.pth").read_bytes() == DATA and names(tmp_path) == ["weights.pth"]
+    assert len(Files.ranges) == 1

@@ -224,7 +224,7 @@ def build(
     if as_json:
         OUT.print_json(json.dumps([as_dict(result) for result in results]))
         return
-    print_table(results)
+    print_table(results, model_repository)
     OUT.print(f"Serve it with: {found.serve_hint(model_repository)}")
 
 

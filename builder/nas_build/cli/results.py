@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nas_ensembles import contract
@@ -29,7 +30,7 @@ def as_dict(result: Result) -> dict[str, object]:
     }
 
 
-def print_table(results: list[Result]) -> None:
+def print_table(results: list[Result], model_repository: Path = Path("model_repository")) -> None:
     """One row for each model."""
     table = Table(
         Column("model", no_wrap=True), "version", "state", "seconds", "max score diff", "detections found", "engine"
@@ -54,7 +55,8 @@ def print_table(results: list[Result]) -> None:
         for doubt in () if result.built else result.doubts:  # a build has said so before
             OUT.print(f"{result.name} is doubtful: {doubt}")
     for name in int8:
-        OUT.print(f"What int8 does to each layer: nas-build report {name}")
+        where = "" if model_repository == Path("model_repository") else f" --model-repository {model_repository}"
+        OUT.print(f"What int8 does to each layer: nas-build report {name}{where}", soft_wrap=True)
 
 
 def _loss(int8: dict[str, Any] | None) -> str:

@@ -45,7 +45,7 @@ def find(int8: Int8Options, progress: BuildProgress = SILENT) -> list[Path]:
             "downloaded.",
             options=_OPTION,
         )
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in images.SUFFIXES)
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in images.SUFFIXES and path.is_file())
     if not found:
         expected = ", ".join(sorted(images.SUFFIXES))
         raise CalibrationError(f"{source}: no pictures in it; expected {expected}.", options=_OPTION)

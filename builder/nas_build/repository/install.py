@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -88,7 +89,7 @@ def install(
     Raises:
         RepositoryError: if the folder cannot be written.
     """
-    with _repository_errors(repository), _staging(repository) as staging:
+    with _repository_errors(repository), _staging(repository) as staging, _alone(repository):
         version = 1 + max((v for name in model.names for v in versions(repository, name)), default=0)
         configs = model.configs({"version": version, **known.to_dict()})
         folders = {name: staging / name / str(version) for name in configs}
@@ -156,6 +157,18 @@ def _staging(repository: Path) -> Iterator[Path]:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(repository: Path) -> Iterator[None]:
+    """No other build takes the same version meanwhile, where folders can be locked."""
+    folder = os.open(repository, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

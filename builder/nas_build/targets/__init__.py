@@ -36,7 +36,7 @@ def get(name: str) -> type[Target]:
 
 
 def find(options: Options, warn: Warn) -> Target:
-    """The options' target. For "auto" tensorrt where a GPU is and a plan can be built, else openvino.
+    """Of the options. For "auto" tensorrt if a GPU is here and a plan can be built, or a way is named; else openvino.
 
     Raises:
         OptionError: if there is no such target.
@@ -44,6 +44,8 @@ def find(options: Options, warn: Warn) -> Target:
     """
     if options.target != AUTO:
         return get(options.target).find(options, warn)
+    if options.tensorrt.way != "auto":  # perhaps on another machine
+        return TensorRT.find(options, warn)
     try:
         find_gpu()
     except PlanError:

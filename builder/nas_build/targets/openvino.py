@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from nas_ensembles import contract, known_answer
@@ -46,4 +47,4 @@ class OpenVINO(Target):
         config.output.add(name=info.name, data_type=pb.TYPE_STRING, dims=info.dims({}))
 
     def serve_hint(self, model_repository: Path) -> str:
-        return f"nas-serve --model-repository {model_repository}"
+        return f"nas-serve --model-repository {shlex.quote(str(model_repository))}"

@@ -113,8 +113,6 @@ def _class_names(path: Path, saved: Any, num_classes: int) -> tuple[str, ...] | 
     if not isinstance(saved, list | tuple) or not all(isinstance(name, str | int | float) for name in saved):
         raise CheckpointError(f"{path}: expected class_names to be a list of strings, got {_describe(saved)}.")
     names = tuple(str(name) for name in saved)
-    if len(names) != num_classes:
-        raise CheckpointError(f"{path}: {len(names)} class names saved beside a network of {num_classes} classes.")
     for name in names:
         name.encode()  # half of a surrogate pair could not be written to the model's config
     return names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nas_eval.coco_names import COCO_NAMES
 
-from ..errors import BuildError
+from ..errors import BuildError, CheckpointError
 from ..options import ProcessingSource
 from ..progress import BuildProgress
 from . import processing
@@ -23,13 +23,19 @@ def class_names(checkpoint: Checkpoint, file: Path | None, progress: BuildProgre
         progress: warned where names are made up.
 
     Raises:
-        BuildError: if the file cannot be read, or has another number of names than the network has classes.
+        BuildError: if the file cannot be read, or there are another number of names than the network has classes.
     """
     if file:
         return _names_in(file, checkpoint.num_classes)
-    if checkpoint.class_names:
-        return list(checkpoint.class_names)
     name = checkpoint.path.name
+    if checkpoint.class_names:
+        if len(checkpoint.class_names) != checkpoint.num_classes:
+            raise CheckpointError(
+                f"{name}: {len(checkpoint.class_names)} class names saved beside a network of "
+                f"{checkpoint.num_classes} classes; give all of them, one per line.",
+                options=("class_names",),
+            )
+        return list(checkpoint.class_names)
     if checkpoint.num_classes == len(COCO_NAMES):
         progress.warn(f"{name} names no classes; it has 80, so COCO's names are taken.", options=("class_names",))
         return list(COCO_NAMES)
@@ -54,7 +60,7 @@ def processing_of(checkpoint: Checkpoint, source: ProcessingSource, progress: Bu
 
 def _names_in(file: Path, count: int) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BuildError(f"{file}: cannot read class names, one per line: {error}") from None
     names = [line.strip() for line in lines if line.strip()]

@@ -79,6 +79,10 @@ def _compile(params: Mapping[str, Any]) -> Processing:
         match name:
             case "DetectionLongestMaxSizeRescale" | "DetectionRescale" if not (fit or padding or touched_values):
                 fit, stretch = _pair(name, arguments, "output_shape"), name == "DetectionRescale"
+            case "DetectionLongestMaxSizeRescale" if not (padding or touched_values or stretch) and fit == _pair(
+                name, arguments, "output_shape"
+            ):
+                pass  # data sets rescale when they load a picture, and their transforms again: nothing is left to do
             case "DetectionCenterPadding" | "DetectionBottomRightPadding" if padding is None and not touched_values:
                 padding = _pair(name, arguments, "output_shape"), _grey(name, arguments), _PADDINGS[name]
             case "DetectionAutoPadding" if fit and padding is None and not touched_values:

@@ -73,6 +73,13 @@ def _str(value: Any = "") -> str:
     return str(value)
 
 
+def _bytes(text: Any, encoding: Any) -> bytes:
+    """`codecs.encode`, as pickle protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"tries to encode a {type(text).__name__} as {encoding!r:.20}")
+    return text.encode("latin1")
+
+
 class _Sealed:
     """A function that a pickle may call but not change: BUILD sets attributes, `__defaults__` for one."""
 
@@ -90,6 +97,7 @@ _REAL: dict[str, Any] = {
     **{f"builtins.{t.__name__}": t for t in (set, frozenset, slice, complex, list, dict, tuple, int, float, bool)},
     "builtins.str": _Sealed(_str),
     "builtins.object": object,
+    "_codecs.encode": _Sealed(_bytes),
     "copyreg._reconstructor": _Sealed(_reconstructor),
     "collections.OrderedDict": collections.OrderedDict,
     "collections.defaultdict": collections.defaultdict,

@@ -41,7 +41,7 @@ _SIGPIPE = 141  # what a shell gives for a program that it ended
 _REMEDIES: dict[str | None, str] = {
     "images": " (--images DIR)",
     "split": " (--split)",
-    "ignore_unknown": " (--ignore-unknown-classes)",
+    "ignore_unknown": " Or leave the unknown ones out: --ignore-unknown-classes",
 }
 Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Default: the model's.", show_default=False)]
 MaxDetections = Annotated[

@@ -29,6 +29,13 @@ def test_they_are_the_samples_or_spread_over_a_folder(tmp_path: Path) -> None:
     assert spread(PICTURES, 100) == PICTURES
 
 
+def test_links_that_lead_nowhere_and_folders_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "b.jpg").symlink_to("nowhere")
+    (tmp_path / "c.jpg").mkdir()
+    assert find(Int8Options(calibration=tmp_path)) == [tmp_path / "a.jpg"]
+
+
 def test_there_are_none(tmp_path: Path) -> None:
     for folder, message in ((tmp_path, "no pictures in it"), (tmp_path / "x", "no such folder")):
         with pytest.raises(CalibrationError, match=message) as caught:

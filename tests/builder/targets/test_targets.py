@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from nas_build import targets
 from nas_build.errors import OptionError, PlanError
-from nas_build.options import Int8Options, Options, entries_found
+from nas_build.options import Int8Options, Options, TensorRTOptions, entries_found
 from nas_build.targets import TARGETS, Target
 from nas_build.targets.openvino import OpenVINO
 from nas_build.targets.tensorrt import TensorRT, ways
+from nas_build.targets.tensorrt.gpus import find_gpu
 from tritonclient.grpc import model_config_pb2 as pb
 
 from support.plans import Heard, for_gpus
@@ -82,3 +83,13 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; sys.path[:0] = {sys.path!r}; import nas_build.cli.main; print({heavy!r} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_way_that_was_named_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be on another machine: that this one has no GPU decides nothing."""
+    with pytest.raises(PlanError, match="a TensorRT plan for"):
+        targets.find(Options(target="auto", tensorrt=TensorRTOptions(way="trtexec")), Heard().warn)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(PlanError, match="CUDA_VISIBLE_DEVICES is empty"):
+        find_gpu()
+    assert isinstance(targets.find(Options(target="auto"), Heard().warn), OpenVINO)

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,7 +17,7 @@ from nas_build.yolo_nas.blocks import QARepVGG
 from nas_build.yolo_nas.checkpoint import Checkpoint
 from nas_build.yolo_nas.network import YoloNAS
 
-from support.samples import CUSTOM_NAMES, CUSTOM_PROCESSING, DEMO, ROOT
+from support.samples import CUSTOM_NAMES, DEMO, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +216,12 @@ def test_values_that_are_not_finite(weights: dict[str, torch.Tensor], tmp_path: 
         checkpoint.load(tmp_path / "x.pth")
 
 
-def test_wrong_number_of_class_names(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    torch.save({"net": weights, "processing_params": {**CUSTOM_PROCESSING}}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="3 class names saved beside a network of 80 classes"):
-        checkpoint.load(tmp_path / "x.pth")
+@pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(3), b"abc", {"lr": [np.float32(1)]}])
+def test_numbers_of_numpy_and_bytes_beside_the_weights(
+    value: object, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save({"net": weights, "acc": value}, tmp_path / "x.pth")
+    assert checkpoint.load(tmp_path / "x.pth").num_classes == 80
 
 
 CLASS_LOGITS = "heads.head1.cls_pred.weight"

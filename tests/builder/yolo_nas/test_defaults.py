@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nas_build import BuildError, BuildProgress
+from nas_build import BuildError, BuildProgress, CheckpointError
 from nas_build.progress import SILENT
 from nas_build.yolo_nas import defaults
 from nas_build.yolo_nas.checkpoint import Checkpoint
@@ -25,8 +25,13 @@ def test_names_are_the_files_or_the_checkpoints(demo: Checkpoint, tmp_path: Path
     assert defaults.class_names(demo, None, SILENT) == list(demo.class_names or ())
     two = replace(demo, num_classes=2, class_names=("a", "b"))
     file = tmp_path / "names.txt"
-    file.write_text("Würfel\n\n ball \n", encoding="utf-8")
-    assert defaults.class_names(two, file, SILENT) == ["Würfel", "ball"]
+    for encoding in ("utf-8", "utf-8-sig"):  # with a byte order mark, as of Windows
+        file.write_text("Würfel\n\n ball \n", encoding=encoding)
+        assert defaults.class_names(two, file, SILENT) == ["Würfel", "ball"]
+    three = replace(two, class_names=("a", "b", "c"))
+    with pytest.raises(CheckpointError, match="3 class names saved beside a network of 2 classes; give all") as caught:
+        defaults.class_names(three, None, SILENT)
+    assert caught.value.options == ("class_names",) and defaults.class_names(three, file, SILENT)[1] == "ball"
     with pytest.raises(BuildError, match="2 names; the network has 80 classes"):
         defaults.class_names(demo, file, SILENT)
     with pytest.raises(BuildError, match="cannot read class names"):

@@ -82,6 +82,18 @@ def test_padding_to_a_multiple_is_right_and_below(rescale: str, size: tuple[int,
     np.testing.assert_array_equal(prepare(image, spec).canvas, expected.transpose(2, 0, 1))
 
 
+def test_a_data_sets_own_rescale_before_the_same_of_its_transforms() -> None:
+    """As super-gradients saves it for data sets with an input_dim and DetectionPaddedRescale."""
+    size: dict[str, Any] = {"output_shape": [640, 640]}
+    longest = {"DetectionLongestMaxSizeRescale": size}
+    padding = {"DetectionBottomRightPadding": {**size, "pad_value": 114}}
+    twice = compiled(REVERSE, longest, longest, padding, PERMUTE)
+    assert twice == compiled(REVERSE, longest, padding, PERMUTE)
+    assert twice.bgr and twice.letterbox.placement == "top_left" and twice.letterbox.fit_hw == (640, 640)
+    with pytest.raises(ProcessingError, match="DetectionLongestMaxSizeRescale appears twice"):
+        compiled(RESCALE, longest, padding)
+
+
 def test_two_swaps_are_none() -> None:
     assert not compiled(REVERSE, RESCALE, CENTER, REVERSE, STANDARDIZE).bgr
 

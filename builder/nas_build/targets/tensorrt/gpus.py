@@ -23,6 +23,8 @@ def find_gpu() -> Gpu:
     Raises:
         PlanError: if there is none.
     """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        raise PlanError("no NVIDIA GPU may be used (CUDA_VISIBLE_DEVICES is empty)")
     command = ["nvidia-smi", *gpu_query(visible_device())]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -35,8 +35,11 @@ class InProcess:
         self._configure = configure
 
     @classmethod
-    def find(cls) -> InProcess:
+    def find(cls, server: str) -> InProcess:
         """With the installed package and the visible GPU.
+
+        Args:
+            server: that will load the plan.
 
         Raises:
             PlanError: says what is missing and how to get it.
@@ -44,10 +47,11 @@ class InProcess:
         try:
             trt = importlib.import_module("tensorrt")
         except ImportError as error:
-            wanted = servers.server_tensorrt(servers.DEFAULT_SERVER)
+            release = servers.server_tensorrt(server)
+            wanted = f"tensorrt=={release}.*" if release else "tensorrt==..."
             raise PlanError(
-                f"the tensorrt package cannot be used ({error}). The release of Triton {servers.DEFAULT_SERVER} is "
-                f"installed with: pip install 'tensorrt=={wanted}.*'"
+                f"the tensorrt package cannot be used ({error}). The release of {servers.server_image(server)} is "
+                f"installed with: pip install '{wanted}'{'' if release else ', as its release notes say'}"
             ) from None
         return cls(trt, gpus.find_gpu())
 

@@ -19,7 +19,7 @@ from .trtexec import Trtexec
 # Those without a download first.
 _WAYS: Mapping[PlanWay, Callable[[str], PlanBuilder]] = {
     "trtexec": lambda server: Trtexec.local(),
-    "tensorrt": lambda server: InProcess.find(),
+    "tensorrt": InProcess.find,
     "docker": lambda server: Trtexec.docker(servers.server_image(server)),
 }
 
