@@ -12,7 +12,7 @@ from nas_eval.errors import DatasetError, Remedy
         (None, "Bad."),
         ("images", "Bad. (--images DIR)"),
         ("split", "Bad. (--split)"),
-        ("ignore_unknown", "Bad. (--ignore-unknown-classes)"),
+        ("ignore_unknown", "Bad. Or leave the unknown ones out: --ignore-unknown-classes"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_and_the_flag_that_mends_it(

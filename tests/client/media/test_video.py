@@ -251,4 +251,4 @@ def test_other_formats_name_the_frame(bus: Path, server: Server, tmp_path: Path)
     assert sorted(p.name for p in (tmp_path / "labels/images").iterdir()) == ["bus_000000.jpg", "bus_000001.jpg"]
     detect(server, tmp_path, bus, "--format", "coco", "--output", "x.json", "--max-frames", 2)
     images = json.loads((tmp_path / "x.json").read_text())["images"]
-    assert [image["file_name"] for image in images] == [f"{bus}#0", f"{bus}#1"]
+    assert [image["file_name"] for image in images] == [f"{bus.name}#0", f"{bus.name}#1"]
