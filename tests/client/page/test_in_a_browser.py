@@ -90,7 +90,12 @@ def test_boxes_are_where_they_were_found(page: Any, server: Server) -> None:
         expected = left / 810, top / 1080, (right - left) / 810, (bottom - top) / 1080
         assert (x, y, width, height) == pytest.approx(expected, abs=0.01)
     assert "7 objects" in page.locator("figcaption").inner_text()
-    assert re.search(r"round trip . [\d.]+ ms Triton .* engine [\d.]+", page.locator("figcaption").inner_text())
+    for _ in range(5):  # stages are left out where another request came between, such as the supervisor's
+        if re.search(r"round trip . [\d.]+ ms Triton .* engine [\d.]+", page.locator("figcaption").inner_text()):
+            return
+        page.reload()
+        show(page)
+    pytest.fail(f"no stages in {page.locator('figcaption').inner_text()!r}")
 
 
 def test_sliders_and_classes_answer_by_themselves(page: Any) -> None:
