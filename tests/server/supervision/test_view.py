@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,20 +36,21 @@ def test_it_takes_the_place_of_the_one_before(models: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-def test_folders_that_cannot_be_written_to(models: Path, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_written_to(models: Path) -> None:
     """As on a read-only store: what is made of them can be taken away again."""
     for path in (models, *models.rglob("*")):
         path.chmod(path.stat().st_mode & 0o555)
-    (tmp_path / "own").mkdir(mode=0o777)
-    (tmp_path / "own").chmod(0o777)
-    for path in tmp_path.resolve().parents:
-        if path.stat().st_mode & 0o077 == 0:
-            pytest.skip(f"{path} is closed to others")
+    own = Path(tempfile.mkdtemp())  # pytest's folders are closed to others
+    own.chmod(0o777)
+    shutil.copytree(models, own / "models")
     code = "import os, sys; from pathlib import Path; from nas_serve.supervision import view; os.setuid(12345)\n"
     code += "for _ in range(2): view.link(Path(sys.argv[1]), [], Path(sys.argv[2]), polled=False)"
-    command = [sys.executable, "-c", code, str(models), str(tmp_path / "own" / "view")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and view.names(tmp_path / "own" / "view") == ["one", "other"], done.stderr
+    command = [sys.executable, "-c", code, str(own / "models"), str(own / "view")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and view.names(own / "view") == ["one", "other"], done.stderr
+    finally:
+        shutil.rmtree(own)
 
 
 def test_a_view_has_links_to_files_and_no_bytecode(models: Path, tmp_path: Path) -> None:
