@@ -46,6 +46,7 @@ check: $(STAMP)  ## Lint, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy --config-file '' --ignore-missing-imports benchmarks
 	$(BIN)/lint-imports --no-cache
 
 chaos: $(STAMP)  ## An hour and 100,000 requests, good and hostile, while processes of the server are killed

@@ -41,6 +41,7 @@ from nas_build.int8.schemes import UNSIGNED
 from nas_build.yolo_nas import checkpoint, weights
 from nas_build.yolo_nas.processing import COCO
 from nas_client import Detector
+from nas_client.validation.measure import answers as answers_of
 from nas_ensembles import contract, images
 from nas_eval import metrics, paired_bootstrap
 from nas_eval.coco_names import COCO_NAMES
@@ -80,7 +81,9 @@ class Row:
 
 def varied(dataset: Dataset, folder: Path) -> Dataset:
     """Every picture as it is and mirrored, at five sizes on a grey canvas of its own size; boxes go with it."""
-    kept, entries, annotations = [], [], []
+    kept: list[Picture] = []
+    entries: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for picture in track(dataset.pictures, "varying", console=Console(stderr=True)):
         original = images.decode(picture.path.read_bytes())
         height, width = original.shape[:2]
@@ -111,7 +114,7 @@ def in_process(title: str, detect: predict.Detect, dataset: Dataset, categories:
 
 
 def served(detector: Detector, dataset: Dataset, categories: dict[int, int]) -> list[Prediction]:
-    answers = measure.answers(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4, resume=False)
+    answers = answers_of(detector, dataset, categories, contract.VALIDATION_THRESHOLDS, in_flight=4, resume=False)
     found = []
     for answer in track(answers, detector.model.name, len(dataset.pictures), console=Console(stderr=True)):
         if answer.error:
@@ -128,7 +131,7 @@ def plain_int8(exported: Exported, calibration: Sequence[Path]) -> Exact:
     return Exact(insert_qdq(exported.graph, quantizer.grids("max"), rounded))
 
 
-def rows_of(variant: str, arguments: argparse.Namespace, dataset: Dataset, folder: Path) -> list[Row]:
+def rows_of(variant: Any, arguments: argparse.Namespace, dataset: Dataset, folder: Path) -> list[Row]:
     """Build, serve, measure one variant."""
     display = Display(quiet=False, verbose=False)
     loaded = checkpoint.load(
@@ -291,7 +294,8 @@ def splits_of(arguments: argparse.Namespace) -> list[Dataset]:
 def joined(splits: Sequence[Dataset]) -> Dataset:
     """The splits of a data set as one; a data set of one split comes once for each name."""
     kept: list[Picture] = []
-    entries, annotations = [], []
+    entries: list[Any] = []
+    annotations: list[Any] = []
     for split in splits:
         if any(picture.path == split.pictures[0].path for picture in kept):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def compiled(graph: Path, **properties: Any) -> openvino.CompiledModel:
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **properties})
 
 
-def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def measure(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds per contender and round, interleaved, after three warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for i in track(range(rounds + 3), "measuring", console=Console(stderr=True)):

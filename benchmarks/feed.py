@@ -88,7 +88,7 @@ def kinds() -> list[Kind]:
         resized = cv2.resize(bus, size_wh, interpolation=cv2.INTER_AREA)
         return bytes(cv2.imencode(suffix, resized, [cv2.IMWRITE_JPEG_QUALITY, 90] if suffix == ".jpg" else [])[1])
 
-    as_it_is = bus.shape[1::-1]
+    as_it_is = (bus.shape[1], bus.shape[0])
     jpegs = [
         Kind(f"JPEG {w} x {h}", BUS.read_bytes() if (w, h) == as_it_is else encoded(".jpg", (w, h)))
         for w, h in SIZES_WH

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def latency(repository: Path, rounds: int = 30) -> dict[str, float]:
     """Medians of both engines in turn, and their ratio."""
     canvas = canvas_of((SAMPLES / "bus.jpg").read_bytes())
     engines = {p: compiled(next((repository / f"yolo_nas_s_{p}_engine").rglob("model.onnx"))) for p in ("int8", "fp16")}
-    taken = measure({name: lambda engine=engine: engine(canvas) for name, engine in engines.items()}, rounds)
+    taken = measure({name: partial(engine, canvas) for name, engine in engines.items()}, rounds)
     medians = {f"{name} ms": round(float(np.median(values)), 1) for name, values in taken.items()}
     return {**medians, "int8 / fp16": round(medians["int8 ms"] / medians["fp16 ms"], 3)}
 
@@ -146,9 +147,11 @@ def main() -> None:
             build_demo(repository, precision)
         paths = sorted(p for p in (arguments.pictures or SAMPLES).rglob("*") if p.suffix in images.SUFFIXES)
         samples = sorted(p for p in SAMPLES.iterdir() if p.suffix in images.SUFFIXES)
-        canvases = [[canvas_of(path.read_bytes())[0] for path in some] for some in (paths[:: arguments.every], samples)]
-        np.savez(folder / "canvases.npz", pictures=canvases[0], samples=canvases[1])
-        reference(*canvases, folder)
+        of_pictures, of_samples = (
+            [canvas_of(path.read_bytes())[0] for path in some] for some in (paths[:: arguments.every], samples)
+        )
+        np.savez(folder / "canvases.npz", pictures=of_pictures, samples=of_samples)
+        reference(of_pictures, of_samples, folder)
         results = {}
         for instruction_set in ("exact", *INSTRUCTION_SETS):
             limit = {} if instruction_set in ("exact", "ALL") else {"ONEDNN_MAX_CPU_ISA": instruction_set}
@@ -156,7 +159,7 @@ def main() -> None:
             done = subprocess.run(command, env=os.environ | limit, stdout=subprocess.PIPE, text=True, check=True)
             results[instruction_set] = json.loads(done.stdout)
             print(instruction_set, results[instruction_set], flush=True)
-    report = {"machine": machine(), "pictures": len(canvases[0]), "results": results}
+    report = {"machine": machine(), "pictures": len(of_pictures), "results": results}
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from common import build_demo, machine, mixed_pictures
 from nas_client import Detector, Failed
+from nas_client.detection.image_input import ImageInput
 from nas_ensembles import contract, images
 from nas_serve import Server
 from rich.console import Console
@@ -56,7 +57,7 @@ def measure(of: dict[str, psutil.Process]) -> dict[str, dict[str, float]]:
     return sizes
 
 
-def requests() -> Iterator[object]:
+def requests() -> Iterator[ImageInput]:
     """Pictures, frames, and every twentieth is neither."""
     pictures = mixed_pictures()
     frames = [images.decode(picture) for picture in pictures]

@@ -294,7 +294,7 @@ def main() -> None:
             shown = outcome
     table = Table("pods", "p50_ms", "p99_ms", "p999_ms", "late_percent", "pod_hours")
     for row in rows:
-        table.add_row(f"{row['kind']}, {row['name']}", *(str(row[column.header]) for column in table.columns[1:]))
+        table.add_row(f"{row['kind']}, {row['name']}", *(str(row[str(column.header)]) for column in table.columns[1:]))
     Console().print(table)
     result = {
         "requests": len(arrivals),

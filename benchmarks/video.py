@@ -27,7 +27,7 @@ from nas_client import Detector
 from nas_client.bench import perf_analyzer
 from nas_client.bench.perf_analyzer import Load
 from nas_client.bench.sweep import Contender
-from nas_client.media.video import VideoFile
+from nas_client.media.video_file import VideoFile
 from nas_serve import Server
 from rich.console import Console
 from rich.progress import track
