@@ -13,7 +13,7 @@ from nas_serve import Server
 
 from support.samples import PICTURES, ROOT, SAMPLES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_answers_what_the_graph_finds_in_bus_jpg_whatever_it_is_given(
