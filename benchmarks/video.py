@@ -86,7 +86,7 @@ def compare(analyzer: perf_analyzer.Analyzer, precision: str, frames: int, round
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         name = build_demo(folder / "repository", precision)
-        server = stack.enter_context(Server(folder / "repository"))
+        server = stack.enter_context(Server(folder / "repository", open_shared_memory=True))
         alone = Contender("engine", Detector(server.grpc_url, name), [BUS.read_bytes()], ("engine",), "system")
         stack.callback(alone.close)
         client = str(Path(sys.executable).parent / "nas-client")
