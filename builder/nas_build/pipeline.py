@@ -167,10 +167,10 @@ class _Build:
             self.progress.warn(
                 f"{len(self.pictures)} pictures are too few to hold some out: int8's loss is measured on the same ones."
             )
-        in_both = {digest for _, digest in self.key["pictures"]} & {
-            digest for _, digest in self.key["validation"] or ()
-        }
-        if in_both:
+        calibrating, measured_on = (
+            {digest for _, digest in self.key[what] or () if digest} for what in ("pictures", "validation")
+        )
+        if in_both := calibrating & measured_on:
             self.progress.warn(
                 f"{len(in_both)} of the pictures that int8's loss is measured on calibrate it, too: it may be larger.",
                 options=("int8.validation",),

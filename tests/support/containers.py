@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 from nas_serve import supervision, wheel
-from nas_serve.embedded import claim_ports
+from nas_serve.addresses import claim_ports
 
 from .samples import ROOT
 

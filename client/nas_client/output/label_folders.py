@@ -7,7 +7,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from nas_ensembles.opencv import cv2
@@ -93,8 +92,14 @@ class YoloFolder(LabelFolder):
 class VocFolder(LabelFolder):
     """An XML file of Pascal VOC for each picture, by supervision."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str], *others: Any, **named: Any) -> None:
-        super().__init__(folder, class_names, *others, **named)
+    def __init__(
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        with_scores: bool = False,
+        originals: Collection[str] = (),
+    ) -> None:
+        super().__init__(folder, class_names, with_scores, originals)
         try:
             from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
         except ImportError:

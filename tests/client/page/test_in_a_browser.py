@@ -194,6 +194,7 @@ def test_a_video_is_followed(page: Any, tmp_path: Path) -> None:
     page.locator("svg rect.box").first.wait_for()
     page.locator("#status", has_text="frames per second").wait_for()
     wait_for_requests(page, 3)
+    assert len(page.asked) >= 3 and page.locator("#error").is_hidden()
 
 
 def test_a_camera_is_followed_and_a_picture_taken(page: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nas_serve.embedded import claim_ports
+from nas_serve.addresses import claim_ports
 from nas_serve.front import envoy
 from nas_serve.front.envoy import Envoy, EnvoyError
 from nas_serve.front.front import Front
